@@ -1,0 +1,67 @@
+"""What several blocks share: norms, projections, short convolution, rotary embedding, and the arithmetic of their cost."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blocks.base import Context, no_decay
+from kernels.conv import conv, previous
+from kernels.dtypes import wide
+
+
+class RMSNorm(nn.Module):
+    """y = x / rms(x) * weight over the last dimension, at least in float32 (Zhang & Sennrich, arXiv:1910.07467).
+
+    groups > 1 norms each of `groups` equal slices on its own; affine=False has no weight.
+    """
+
+    def __init__(self, width: int, *, eps: float = 1e-6, groups: int = 1, affine: bool = True) -> None:
+        super().__init__()
+        self.eps, self.groups = eps, groups
+        self.weight = nn.Parameter(torch.ones(width)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.rms_norm(wide(x).unflatten(-1, (self.groups, -1)), (x.shape[-1] // self.groups,), eps=self.eps).flatten(-2)
+        return (y if self.weight is None else y * self.weight).to(x.dtype)
+
+
+def residual_linear(d_in: int, d_out: int, n_layers: int, *, bias: bool = False) -> nn.Linear:
+    """A projection back into the residual stream: torch's default init divided by sqrt(n_layers) (GPT-2, Mamba)."""
+    linear = nn.Linear(d_in, d_out, bias=bias)
+    with torch.no_grad():
+        linear.weight /= math.sqrt(n_layers)
+    return linear
+
+
+def linear_flops(length: int, d_in: int, d_out: int) -> int:
+    """FLOPs of a projection of `length` tokens (multiply-add = 2)."""
+    return 2 * length * d_in * d_out
+
+
+class ShortConv(nn.Module):
+    """Causal depthwise convolution of `width` taps and an optional SiLU. State: the last width-1 inputs (b, width-1, c) float32."""
+
+    def __init__(self, channels: int, width: int = 4, *, bias: bool = False, silu: bool = True) -> None:
+        super().__init__()
+        self.silu = silu
+        bound = 1 / math.sqrt(width)  # nn.Conv1d's init for a depthwise filter
+        self.weight = no_decay(nn.Parameter(torch.empty(channels, width).uniform_(-bound, bound)))
+        self.bias = nn.Parameter(torch.empty(channels).uniform_(-bound, bound)) if bias else None
+
+    def forward(self, x: Tensor, state: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor]:
+        y, state = conv(x, self.weight, self.bias, state, reset=ctx.reset, pads=ctx.pads)
+        return (F.silu(y) if self.silu else y), state
+
+
+def shift(x: Tensor, state: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor]:
+    """Token shift: the input before each token, 0 at the start of a document. State: the last input (b, 1, d) float32."""
+    return previous(x, state, reset=ctx.reset, pads=ctx.pads)
+
+
+def mask(x: Tensor, ctx: Context) -> Tensor:
+    """x (b, t, ...) with padded tokens set to 0: a key, a gate or a write strength of 0 leaves a state as it was."""
+    if ctx.padding is None:
+        return x
+    return x.masked_fill(ctx.padding.reshape(*ctx.padding.shape, *[1] * (x.ndim - 2)), 0)

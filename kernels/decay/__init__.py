@@ -1,0 +1,53 @@
+"""Decayed outer-product memory, the recurrence of linear attention and of diagonal state-space models.
+
+    S_t = diag(exp g_t) S_{t-1} + k_t v_t^T          o_t = S_t^T q_t
+    with a bonus u:                                  o_t = (S_{t-1} + diag(u) k_t v_t^T)^T q_t
+
+    o, state = decay(q, k, v, g, state, bonus=, reset=, chunk=)
+
+q, k (b, t, n, k) with n groups that divide the h heads: head i reads group i // (h / n) (Mamba-2's groups, shared keys);
+v (b, t, h, v); g log decay, <= 0: None (nothing is forgotten), (b, t, h) one scalar a head, or (b, t, h, k) one a key
+channel; state (b, h, k, v), None = zeros; bonus (h, k); reset (b, t) bool, first tokens of new documents: the memory
+before them is forgotten. A token with k = 0 and g = 0 leaves the state exactly as it was. No scale is applied inside. Returns
+o (b, t, h, v) in v's dtype and the state after the last token, at least float32.
+chunk is the tile length of the chunked room; it never changes a result by more than rounding.
+
+Sources: linear attention arXiv:2006.16236, gated linear attention arXiv:2312.06635 (chunked form, secondary chunks),
+state space duality arXiv:2405.21060 (scalar gate, groups), RWKV-6 arXiv:2404.05892 (bonus).
+"""
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from kernels.decay import chunked, reference
+from kernels.decay.chunked import executed_flops
+from kernels.decay.tiles import Gate
+from kernels.rooms import pick
+
+__all__ = ["Gate", "decay", "executed_flops", "flops"]
+
+ROOMS = {"chunked": chunked.decay, "reference": reference.decay}
+
+
+def decay(
+    q: Float[Tensor, "b t n k"],
+    k: Float[Tensor, "b t n k"],
+    v: Float[Tensor, "b t h v"],
+    g: Float[Tensor, "b t h"] | Float[Tensor, "b t h k"] | None = None,
+    state: Float[Tensor, "b h k v"] | None = None,
+    *,
+    bonus: Float[Tensor, "h k"] | None = None,
+    reset: Bool[Tensor, "b t"] | None = None,
+    chunk: int | None = None,
+) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
+    """See the module. Raises ValueError if the groups don't divide the heads or the chunk isn't positive."""
+    if v.shape[2] % q.shape[2]:
+        raise ValueError(f"decay: {q.shape[2]} groups of q and k don't divide {v.shape[2]} heads of v")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"decay: chunk = {chunk} must be at least 1")
+    return pick("decay", ROOMS)(q, k, v, g, state, bonus=bonus, reset=reset, chunk=chunk)
+
+
+def flops(length: int, heads: int, k: int, v: int) -> int:
+    """What the recurrence needs: a token and head writes k v^T and reads S^T q, each a multiply-add an entry of S."""
+    return 4 * length * heads * k * v

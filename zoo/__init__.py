@@ -1,0 +1,19 @@
+"""Assembly and instruments: pattern -> model, ledger, matching, tasks, measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from blocks.base import ConfigError, detach, map_state, state_bytes
+from zoo.config import ModelConfig, load_model
+from zoo.model import Model
+from zoo.model import build as _build
+
+__all__ = ["ConfigError", "Model", "ModelConfig", "build", "detach", "load_model", "map_state", "state_bytes"]
+
+
+def build(config: ModelConfig | Mapping[str, Any] | str | Path, seed: int = 0) -> Model:
+    """A model from a config, a mapping or a YAML path, weights drawn from `seed`. Raises ConfigError."""
+    return _build(config if isinstance(config, ModelConfig) else load_model(config), seed)

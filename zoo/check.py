@@ -1,0 +1,307 @@
+"""The contract of a block, run on any block: `zoo check TYPE`.
+
+Each check compares numbers that must be equal, in float64, so that a failure is a defect and not rounding:
+whole = pieces = steps; the gradient flows through the state; no future leaks; packed and padded = alone; the chunked room =
+the reference; the ledger's row = what is really built, spent and held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from blocks.base import LANDMARK, META, TEXT, Config, Context, Cursor, advance, detach, state_bytes, state_tensors
+from blocks.catalogue import config_class
+from kernels import backend
+
+TOLERANCE = 1e-9  # relative, float64
+LENGTH = 37  # odd, so that it divides into no chunk
+LEDGER_LENGTHS = (1, 7, 64, 130)
+
+
+class ContractError(AssertionError):
+    """A block breaks the contract."""
+
+
+class Result(NamedTuple):
+    """One check that held: its name and the largest relative difference that was seen."""
+
+    check: str
+    worst: float
+
+
+class Subject(NamedTuple):
+    """A block under test."""
+
+    config: Config
+    block: nn.Module
+    d_model: int
+
+
+class Piece(NamedTuple):
+    """Tokens with what the context needs to know of them."""
+
+    x: Tensor  # (b, t, d)
+    documents: Tensor | None = None
+    padding: Tensor | None = None
+    kinds: Tensor | None = None
+
+    def cut(self, start: int, stop: int) -> Piece:
+        return Piece(*(None if p is None else p[:, start:stop] for p in self))  # type: ignore[arg-type]
+
+
+def check_block(block: str | Config, d_model: int = 32, *, layer: int = 1, n_layers: int = 3) -> list[Result]:
+    """Run the whole contract on a block: its type with defaults, or a Config. Raises ContractError at the first breach."""
+    config = config_class(block)() if isinstance(block, str) else block
+    config.check(d_model)
+    subject = Subject(config, _scrambled(config.build(d_model, layer, n_layers)), d_model)
+    return [Result(name, check(subject)) for name, check in CHECKS.items()]
+
+
+def _scrambled(block: nn.Module) -> nn.Module:
+    """The block in float64 with its constant parameters moved, so that no zero hides what it multiplies."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            if parameter.numel() > 0 and bool((parameter == parameter.flatten()[0]).all()):
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return block.double().eval()
+
+
+def _piece(subject: Subject, length: int = LENGTH, batch: int = 2, seed: int = 0) -> Piece:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch, length, subject.d_model, generator=generator, dtype=torch.float64)
+    return Piece(x, kinds=_kinds(subject.config, batch, length))
+
+
+def _kinds(config: Config, batch: int, length: int) -> Tensor | None:
+    if not config.needs_kinds:
+        return None
+    kind = next((k for k in config.needs_kinds if k in (META, LANDMARK)), TEXT)
+    index = torch.arange(length)
+    return torch.where(index % 5 == 4, kind, TEXT).expand(batch, length).contiguous()
+
+
+def _read(subject: Subject, pieces: Sequence[Piece], state: Any = None, cursor: Cursor | None = None) -> tuple[Tensor, Any, Cursor]:
+    """The outputs of consecutive pieces, the state and the cursor after them."""
+    outputs = []
+    for piece in pieces:
+        ctx, cursor = _context(piece, cursor)
+        y, state = subject.block(piece.x, state, ctx)
+        outputs.append(y)
+    assert cursor is not None
+    return torch.cat(outputs, 1), state, cursor
+
+
+def _context(piece: Piece, cursor: Cursor | None) -> tuple[Context, Cursor]:
+    b, t, _ = piece.x.shape
+    return advance(cursor, b, t, documents=piece.documents, padding=piece.padding, kinds=piece.kinds, device=piece.x.device)
+
+
+def _cuts(piece: Piece, sizes: Sequence[int]) -> list[Piece]:
+    ends = torch.tensor(sizes).cumsum(0).tolist()
+    return [piece.cut(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """The norm of a - b over the norm of b."""
+    return float((a - b).norm() / b.norm().clamp(min=1e-30))
+
+
+def _same(check: str, a: Tensor, b: Tensor, tolerance: float = TOLERANCE) -> float:
+    if a.shape != b.shape:
+        raise ContractError(f"{check}: shapes differ: {tuple(a.shape)} and {tuple(b.shape)}")
+    worst = difference(a, b)
+    if not worst <= tolerance:  # NaN is a breach
+        raise ContractError(f"{check}: relative difference {worst:.2e}, allowed {tolerance:.0e}")
+    return worst
+
+
+def check_pieces(subject: Subject) -> float:
+    """Whole = pieces of any sizes = one token at a time, and so does what is read afterwards."""
+    text, more = _piece(subject), _piece(subject, 5, seed=1)
+    whole, state, cursor = _read(subject, [text])
+    after, _, _ = _read(subject, [more], state, cursor)
+    worst = 0.0
+    for sizes in ([16, 16, 5], [1, 20, 1, 15], [1] * LENGTH):
+        pieces, state, cursor = _read(subject, _cuts(text, sizes))
+        worst = max(worst, _same(f"whole = pieces of {sizes[:4]}", pieces, whole))
+        worst = max(worst, _same("the state after pieces goes on as the whole's", _read(subject, [more], state, cursor)[0], after))
+    return worst
+
+
+def check_state_gradient(subject: Subject) -> float:
+    """The gradient of what is read later reaches what was read before, through the state alone."""
+    text = _piece(subject)
+    weight = torch.randn(text.x[:, 20:].shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    gradients = []
+    for sizes in ([LENGTH], [20, LENGTH - 20]):
+        x = text.x.clone().requires_grad_()
+        y, _, _ = _read(subject, _cuts(text._replace(x=x), sizes))
+        gradients.append(torch.autograd.grad((y[:, 20:] * weight).sum(), x)[0])
+    return _same("gradient through the state", gradients[1], gradients[0])
+
+
+def check_causal(subject: Subject) -> float:
+    """Changing a token changes nothing before it, and changes something at it or after it."""
+    text, at = _piece(subject), 20
+    changed = text.x.clone()
+    changed[:, at] += 1.0
+    whole, _, _ = _read(subject, [text])
+    other, _, _ = _read(subject, [text._replace(x=changed)])
+    if difference(other[:, at:], whole[:, at:]) == 0:
+        raise ContractError("the block ignores its input: a changed token changes no output")
+    return _same("no future leak: outputs before a changed token", other[:, :at], whole[:, :at])
+
+
+def check_memory(subject: Subject) -> float:
+    """A block with a state lets the past be seen: the first token changes the last output (channel mixers have none)."""
+    text = _piece(subject)
+    _, state, _ = _read(subject, [text])
+    if subject.config.kind == "channel" and not state_tensors(state):
+        return 0.0
+    sizes = [LENGTH - 1, 1]
+    y, _, _ = _read(subject, _cuts(text, sizes))
+    before = text.x.clone()
+    before[:, LENGTH - 2] += 1.0
+    z, _, _ = _read(subject, _cuts(text._replace(x=before), sizes))
+    sees = subject.config.needs_kinds == () or difference(z[:, -1:], y[:, -1:]) > 0
+    if not sees:
+        raise ContractError("the state forgets: the token before a cut does not change the token after it")
+    return 0.0
+
+
+def check_packed(subject: Subject) -> float:
+    """Packed documents = each alone, whole and cut in the middle of documents."""
+    text = _piece(subject)
+    documents = torch.tensor([[0] * 9 + [1] * 1 + [2] * 17 + [3] * 10, [7] * 20 + [8] * 2 + [7] * 15])
+    packed = text._replace(documents=documents)
+    alone = torch.zeros_like(text.x)
+    for row, lengths in enumerate(([9, 1, 17, 10], [20, 2, 15])):
+        for piece, (start, stop) in _spans(text, row, lengths):
+            alone[row : row + 1, start:stop] = _read(subject, [piece])[0]
+    worst = 0.0
+    for sizes in ([LENGTH], [5, 16, 16], [1] * LENGTH):
+        worst = max(worst, _same(f"packed = alone, in pieces of {sizes[:3]}", _read(subject, _cuts(packed, sizes))[0], alone))
+    return worst
+
+
+def _spans(text: Piece, row: int, lengths: Sequence[int]) -> list[tuple[Piece, tuple[int, int]]]:
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    one = Piece(*(None if p is None else p[row : row + 1] for p in text))  # type: ignore[arg-type]
+    return [(one.cut(end - n, end), (end - n, end)) for n, end in zip(lengths, ends, strict=True)]
+
+
+def check_padding(subject: Subject) -> float:
+    """Rows of different lengths, padded on the left at the start and in mid-stream, = each alone."""
+    text, more = _piece(subject), _piece(subject, 11, seed=1)
+    padded, extra = _pad(text, [0, 13]), _pad(more, [4, 0])
+    first, state, cursor = _read(subject, [padded])
+    second, state, cursor = _read(subject, [extra], state, cursor)
+    third, _, _ = _read(subject, [more], state, cursor)
+    worst = 0.0
+    for row, (pads, later) in enumerate(((0, 4), (13, 0))):
+        pieces = [_row(padded, row, pads), _row(extra, row, later), _row(more, row, 0)]
+        alone, _, _ = _read(subject, pieces)
+        joined = torch.cat([first[row : row + 1, pads:], second[row : row + 1, later:], third[row : row + 1]], 1)
+        worst = max(worst, _same(f"padded = alone, row {row}", joined, alone))
+    if not all(bool(torch.isfinite(y).all()) for y in (first, second)):
+        raise ContractError("outputs at padding are not finite")
+    return worst
+
+
+def _pad(piece: Piece, pads: Sequence[int]) -> Piece:
+    """The first pads[row] tokens of each row become padding."""
+    length = piece.x.shape[1]
+    return piece._replace(padding=torch.arange(length) < torch.tensor(pads)[:, None])
+
+
+def _row(piece: Piece, row: int, start: int) -> Piece:
+    one = Piece(*(None if p is None else p[row : row + 1, start:] for p in piece))  # type: ignore[arg-type]
+    return one._replace(padding=None)
+
+
+def check_rooms(subject: Subject) -> float:
+    """The chunked room = the reference, values and the gradients of every parameter and of the input."""
+    text = _piece(subject, 70)
+    results = []
+    for room in ("reference", "chunked"):
+        x = text.x.clone().requires_grad_()
+        with backend(room):
+            y, _, _ = _read(subject, [text._replace(x=x)])
+        weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        wanted = [x, *(p for p in subject.block.parameters() if p.requires_grad)]
+        grads = torch.autograd.grad((y * weight).sum(), wanted, allow_unused=True)
+        results.append([y, *(torch.zeros_like(w) if g is None else g for g, w in zip(grads, wanted, strict=True))])
+    scale = max(float(g.norm()) for g in results[0])
+    worst = 0.0
+    for a, b in zip(results[1], results[0], strict=True):
+        if float(b.norm()) > 1e-9 * scale:  # a gradient that is zero but for rounding has no relative error
+            worst = max(worst, _same("chunked = reference", a, b, 1e-8))
+    return worst
+
+
+def check_ledger(subject: Subject) -> float:
+    """Parameters, FLOPs (reference), executed FLOPs (chunked) and state bytes at several lengths, by equality."""
+    block = subject.config.build(subject.d_model, 1, 3)
+    single = Subject(subject.config, block, subject.d_model)
+    for length in LEDGER_LENGTHS:
+        piece = _piece(subject, length, batch=1)
+        piece = piece._replace(x=piece.x.float())
+        kinds = [TEXT] * length if piece.kinds is None else piece.kinds[0].tolist()
+        cost = subject.config.cost_of_kinds(subject.d_model, kinds)
+        state, flops = _counted(single, piece, "reference")
+        _equal("params", cost.params, sum(p.numel() for p in block.parameters()), length)
+        _equal("flops", cost.flops, flops, length)
+        _equal("executed_flops", cost.executed_flops, _counted(single, piece, "chunked")[1], length)
+        _equal("state_bytes", cost.state_bytes, state_bytes(detach(state)), length)
+    return 0.0
+
+
+def _counted(subject: Subject, piece: Piece, room: str) -> tuple[Any, int]:
+    with backend(room), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=SDPA_ON_CPU) as counter:
+        _, state, _ = _read(subject, [piece])
+    return state, counter.get_total_flops()
+
+
+def _sdpa_flops(q: Any, k: Any, v: Any, *_: Any, out_val: Any = None, **__: Any) -> int:
+    b, h, t, e = q
+    return 2 * b * h * t * k[2] * (e + v[3])
+
+
+SDPA_ON_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa_flops}  # torch's counter has no entry for it
+
+
+def _equal(what: str, ledger: int, real: int, length: int) -> None:
+    if ledger != real:
+        raise ContractError(f"the ledger's {what} at length {length} is {ledger}, the real one {real}")
+
+
+def check_precision(subject: Subject) -> float:
+    """Under bfloat16 autocast outputs are finite and no state tensor is narrower than float32 but keys and values."""
+    block = subject.config.build(subject.d_model, 1, 3)
+    piece = _piece(subject)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        y, state, _ = _read(Subject(subject.config, block, subject.d_model), _cuts(piece._replace(x=piece.x.float()), [20, 17]))
+    if not bool(torch.isfinite(y).all()):
+        raise ContractError("outputs under bfloat16 autocast are not finite")
+    if not all(t.dtype != torch.float16 for t in state_tensors(state)):
+        raise ContractError("a state tensor is float16")
+    return 0.0
+
+
+CHECKS: dict[str, Callable[[Subject], float]] = {
+    "whole = pieces = steps": check_pieces,
+    "gradient through the state": check_state_gradient,
+    "no future leak": check_causal,
+    "the state remembers": check_memory,
+    "packed = alone": check_packed,
+    "padded = alone": check_padding,
+    "chunked = reference": check_rooms,
+    "ledger = reality": check_ledger,
+    "bfloat16 autocast": check_precision,
+}

@@ -1,0 +1,126 @@
+"""A model's YAML, read strictly: d_model, vocab_size, named blocks, the pattern, and what surrounds the stack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from blocks.base import Config, ConfigError, one_of, require
+from blocks.catalogue import config_class
+from zoo.pattern import expand
+from zoo.schema import check_keys, load_yaml, merge, parse
+from zoo.tokens import TokensConfig
+
+RESERVED = ("type", "like", "share")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A block of the pattern: its config, and whether all its occurrences are one set of weights."""
+
+    type: str
+    config: Config
+    share: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What a model's YAML holds."""
+
+    d_model: int  # width of the residual stream
+    vocab_size: int  # number of token ids
+    blocks: dict[str, Any]  # name -> {type: ..., its fields} or {like: NAME, changes}
+    pattern: str  # see zoo.pattern
+    norm: str = "rmsnorm"  # pre-norm of every sub-layer and of the head: rmsnorm | layernorm
+    norm_eps: float = 1e-5  # added to the mean square (the variance) under the root
+    parallel: str = "add"  # how X|Y are mixed: add | mean_norm (each normed, then averaged, as in Hymba)
+    tie_embeddings: bool = True  # the head reads the embedding's weight
+    dropout: float = 0.0  # on every sub-layer's output, in training
+    logit_softcap: float | None = None  # c * tanh(logits / c)
+    tokens: TokensConfig = field(default_factory=TokensConfig)  # tokens that the model inserts by itself
+    plugins: tuple[str, ...] = ()  # packages whose blocks may be named by a dotted type
+
+    @property
+    def layers(self) -> list[tuple[str, ...]]:
+        """One tuple of block names a residual sub-layer."""
+        return expand(self.pattern)
+
+    @property
+    def named(self) -> dict[str, Named]:
+        """The blocks by name, `like` resolved."""
+        return {name: _named(self, name) for name in self.blocks}
+
+
+def load_model(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> ModelConfig:
+    """A checked ModelConfig from a YAML path or a mapping. Raises ConfigError on anything that could not be built."""
+    values = load_yaml(source) if isinstance(source, (str, Path)) else dict(source)
+    config = parse(ModelConfig, merge(values, overrides or {}))
+    validate(config)
+    return config
+
+
+def validate(config: ModelConfig) -> None:
+    """Raise ConfigError unless every block can be built at this width and every name is used and known."""
+    require(config.d_model >= 1, "d_model", config.d_model, "must be at least 1")
+    require(config.vocab_size >= 2, "vocab_size", config.vocab_size, "must be at least 2")
+    require(0 <= config.dropout < 1, "dropout", config.dropout, "must be in [0, 1)")
+    require(config.norm_eps > 0, "norm_eps", config.norm_eps, "must be above 0")
+    cap = config.logit_softcap
+    require(cap is None or cap > 0, "logit_softcap", cap, "must be above 0, or null for none")
+    one_of("norm", config.norm, ("rmsnorm", "layernorm"))
+    one_of("parallel", config.parallel, ("add", "mean_norm"))
+    require(bool(config.blocks), "blocks", config.blocks, "a model needs at least one block", "for example: A: {type: gqa, n_heads: 4}")
+    used = {name for layer in config.layers for name in layer}
+    for name in sorted(used - set(config.blocks)):
+        near = get_close_matches(name, list(config.blocks), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError("pattern", config.pattern, f"there is no block {name!r}", f"{hint}Blocks: {', '.join(config.blocks)}")
+    bases = {str(spec["like"]) for spec in config.blocks.values() if isinstance(spec, Mapping) and "like" in spec}
+    for name in config.blocks:
+        require(name in used or name in bases, f"blocks.{name}", None, "is used nowhere in the pattern", "use it or remove it")
+    for name, named in config.named.items():
+        try:
+            named.config.check(config.d_model)
+        except ConfigError as error:
+            raise error.within(f"blocks.{name}") from None
+        if name in used:
+            config.tokens.check_block(name, named.type, named.config)
+    config.tokens.check()
+
+
+def _named(config: ModelConfig, name: str) -> Named:
+    spec = _inherit(config.blocks, name, ())
+    type_name = spec.get("type")
+    place = f"blocks.{name}"
+    if not isinstance(type_name, str):
+        raise ConfigError(place, None, "needs a type (or like: another block)", "for example {type: gqa, n_heads: 4}; `zoo list blocks` names them")
+    try:
+        cls = config_class(type_name, config.plugins)
+    except ConfigError as error:
+        raise error.within(place) from None
+    share = spec.get("share", False)
+    require(isinstance(share, bool), f"{place}.share", share, "must be true or false")
+    values = {key: value for key, value in spec.items() if key not in RESERVED}
+    check_keys(values, [f.name for f in fields(cls)], place, what=type_name)
+    return Named(type_name, parse(cls, values, place), share)
+
+
+def _inherit(blocks: Mapping[str, Any], name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    place = f"blocks.{name}"
+    if name in seen:
+        raise ConfigError(f"blocks.{seen[0]}.like", None, f"goes in a circle: {' -> '.join([*seen, name])}")
+    spec = blocks[name]
+    if not isinstance(spec, Mapping):
+        raise ConfigError(place, spec, "must be a mapping with a type", "for example {type: gqa, n_heads: 4}")
+    if "like" not in spec:
+        return dict(spec)
+    base = spec["like"]
+    if base not in blocks:
+        raise ConfigError(f"{place}.like", base, "there is no such block", f"Blocks: {', '.join(b for b in blocks if b != name)}")
+    if "type" in spec:
+        raise ConfigError(f"{place}.type", spec["type"], "a block has a type or is like another, not both")
+    inherited = _inherit(blocks, str(base), (*seen, name))
+    return {**inherited, **{key: value for key, value in spec.items() if key != "like"}}

@@ -1,0 +1,168 @@
+"""Pattern -> model: embedding, inserted tokens, the stack, the head. Tokens in, logits and a state out.
+
+    logits, state = model(tokens, state)
+
+Whole sequences, pieces with the state carried and single tokens give the same logits; the state is differentiable.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from blocks.base import LANDMARK, META, PREFIX, ConfigError, Context, Cursor, advance
+from kernels.cross_entropy import cross_entropy_by_row, logits_of, summed_cross_entropy
+from zoo.config import ModelConfig
+from zoo.ledger import Ledger, ledger
+from zoo.padding import leading, restore
+from zoo.segments import SegmentState, Segments
+from zoo.stack import LayerStates, Stack, make_norm
+from zoo.tokens import insert
+
+IGNORE = -100  # a label that is not scored
+
+
+class ModelState(NamedTuple):
+    """Everything a model carries from one piece of text to the next."""
+
+    cursor: Cursor
+    layers: LayerStates
+
+
+class Model(nn.Module):
+    """A language model from a ModelConfig."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        d = config.d_model
+        self.embedding = nn.Embedding(config.vocab_size, d)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.inserted = nn.ParameterDict({str(kind): nn.Parameter(0.02 * torch.randn(count, d)) for kind, count in _counts(config).items()})
+        self.stack = Stack(config)
+        self.segments = Segments(config.tokens.memory, d) if config.tokens.memory is not None else None
+        self.norm = make_norm(config)
+        self.head = None if config.tie_embeddings else nn.Linear(d, config.vocab_size, bias=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(vocab, d): the embedding's own weight if tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def forward(
+        self, tokens: Tensor, state: Any = None, *, documents: Tensor | None = None, padding: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """tokens (b, t) integers -> logits (b, t, vocab) float32, and the state after them.
+
+        documents: (b, t) ids, a new document where the id changes. padding: (b, t) bool, anywhere; logits there are meaningless.
+        """
+        hidden, state = self.hidden(tokens, state, documents=documents, padding=padding)
+        return logits_of(hidden, self.head_weight, self.config.logit_softcap), state
+
+    def hidden(
+        self, tokens: Tensor, state: Any = None, *, documents: Tensor | None = None, padding: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """The normed hidden states (b, t, d) that the head reads, and the state after the piece."""
+        if tokens.ndim != 2 or tokens.shape[1] == 0:
+            raise ConfigError("tokens", list(tokens.shape), "must be (batch, length) with a length of at least 1")
+        order = leading(padding)
+        if order is not None:
+            tokens = tokens.gather(1, order)
+            padding = padding.gather(1, order) if padding is not None else None
+            documents = documents.gather(1, order) if documents is not None else None
+        if self.segments is not None:
+            hidden, state = self.segments.run(self.embedding(tokens), state, self._run_segment, documents, padding)
+        else:
+            hidden, state = self._run(tokens, state, documents, padding)
+        return (hidden if order is None else restore(hidden, order)), state
+
+    def _run(self, tokens: Tensor, state: ModelState | None, documents: Tensor | None, padding: Tensor | None) -> tuple[Tensor, ModelState]:
+        cursor, layers = (None, None) if state is None else state
+        ctx, cursor = advance(cursor, *tokens.shape, documents=documents, padding=padding, device=tokens.device)
+        x, text = self.embedding(tokens), None
+        if self.config.tokens.kinds:
+            layout = insert(self.config.tokens, ctx)
+            x, ctx, text = self._with_inserted(x, layout.ctx, layout.source, layout.order), layout.ctx, layout.text
+        x, layers = self.stack(x, layers, ctx)
+        if text is not None:
+            x = x.gather(1, text[..., None].expand(*text.shape, x.shape[-1]))
+        return self.norm(x), ModelState(cursor, layers)
+
+    def _with_inserted(self, x: Tensor, ctx: Context, source: Tensor, order: Tensor) -> Tensor:
+        expanded = x.gather(1, source[..., None].expand(*source.shape, x.shape[-1]))
+        for kind, table in self.inserted.items():
+            here = ctx.kinds == int(kind)
+            expanded = torch.where(here[..., None], table[order.masked_fill(~here, 0)].to(expanded.dtype), expanded)
+        return expanded
+
+    def _run_segment(self, x: Tensor, state: ModelState | None) -> tuple[Tensor, ModelState]:
+        cursor, layers = (None, None) if state is None else state
+        ctx, cursor = advance(cursor, x.shape[0], x.shape[1], device=x.device)
+        x, layers = self.stack(x, layers, ctx)
+        return self.norm(x), ModelState(cursor, layers)
+
+    def loss(
+        self,
+        tokens: Tensor,
+        labels: Tensor | None = None,
+        state: Any = None,
+        *,
+        documents: Tensor | None = None,
+        padding: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
+        """The mean cross-entropy (nats) over labelled positions, and the state after the piece.
+
+        labels: (b, t), what each position must predict, -100 = not scored; None = the next token of the same document.
+        Only labelled rows meet the head, in chunks.
+        """
+        labels = next_tokens(tokens, documents, padding) if labels is None else labels
+        hidden, state = self.hidden(tokens, state, documents=documents, padding=padding)
+        scored = labels != IGNORE
+        total = summed_cross_entropy(hidden[scored], self.head_weight, labels[scored], self.config.logit_softcap)
+        return total / scored.sum().clamp(min=1), state
+
+    @torch.no_grad()
+    def nll(
+        self, tokens: Tensor, labels: Tensor, state: Any = None, *, documents: Tensor | None = None, padding: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """The cross-entropy (nats) of each label, (b, t), 0 where the label is -100; and the state after the piece."""
+        hidden, state = self.hidden(tokens, state, documents=documents, padding=padding)
+        scored = labels != IGNORE
+        out = hidden.new_zeros(labels.shape, dtype=torch.float32)
+        out[scored] = cross_entropy_by_row(hidden[scored], self.head_weight, labels[scored], self.config.logit_softcap).float()
+        return out, state
+
+    def ledger(self, length: int) -> Ledger:
+        """Parameters, FLOPs and state bytes for one sequence of `length` tokens."""
+        return ledger(self.config, length)
+
+
+State = ModelState | SegmentState
+
+
+def next_tokens(tokens: Tensor, documents: Tensor | None = None, padding: Tensor | None = None) -> Tensor:
+    """Labels (b, t): the next token, -100 at the end, across documents and at padding."""
+    labels = torch.full_like(tokens, IGNORE)
+    labels[:, :-1] = tokens[:, 1:]
+    if documents is not None:
+        labels[:, :-1] = labels[:, :-1].masked_fill(documents[:, 1:] != documents[:, :-1], IGNORE)
+    if padding is not None:
+        labels[:, :-1] = labels[:, :-1].masked_fill(padding[:, 1:], IGNORE)
+        labels = labels.masked_fill(padding, IGNORE)
+    return labels
+
+
+def build(config: ModelConfig, seed: int = 0) -> Model:
+    """The model with weights drawn from `seed`; the global random state is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Model(config)
+
+
+def _counts(config: ModelConfig) -> dict[int, int]:
+    """How many different embeddings each inserted kind has."""
+    plan = config.tokens
+    counts = {PREFIX: plan.prefix.count if plan.prefix else 0, META: int(plan.meta is not None), LANDMARK: int(plan.landmark is not None)}
+    return {kind: count for kind, count in counts.items() if count}

@@ -1,0 +1,12 @@
+"""Synthetic tasks. A task is a module with SUMMARY, Config, chance(config) and generate(config, seed, start, count) -> Batch.
+
+`generate` is a pure function: example i under a seed is the same whatever was drawn before it. Training counts examples up
+from 0; evaluation takes them from HELD_OUT on.
+"""
+
+from zoo.tasks import mqar, passkey, passkey_tokens
+from zoo.tasks.base import HELD_OUT, IGNORE, Batch, Task, accuracy, exact
+
+TASKS: dict[str, Task] = {"mqar": mqar, "passkey": passkey, "passkey_tokens": passkey_tokens}
+
+__all__ = ["HELD_OUT", "IGNORE", "TASKS", "Batch", "Task", "accuracy", "exact", "mqar", "passkey", "passkey_tokens"]
