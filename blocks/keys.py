@@ -34,9 +34,10 @@ def append(past: Keys | None, keys: Float[Tensor, "b t m e"], values: Float[Tens
     past = _packed(past)
     if documents is None:  # the document goes on
         positions, documents = ctx.positions, _current(past)[:, None].expand_as(ctx.positions)
-    piece = Keys(keys, values, positions, documents)
-    full = Keys(*(torch.cat(pair, 1) for pair in zip(past, piece, strict=True)))
-    return full if ctx.padding is None else _compact(full, _known(full.documents) >= 0)
+    documents = torch.cat([_known(past.documents), _known(documents)], 1)
+    positions = torch.cat([_known(past.positions), _known(positions)], 1)
+    full = Keys(torch.cat([past.keys, keys], 1), torch.cat([past.values, values], 1), positions, documents)
+    return full if ctx.padding is None else _compact(full, documents >= 0)
 
 
 def query_documents(cache: Keys, ctx: Context) -> Tensor | None:
@@ -57,7 +58,8 @@ def trim(cache: Keys, window: int | None = None, sink_tokens: int = 0) -> Keys:
         return _compact(cache, alive, drop=True)
     if window is None or n <= sink_tokens + window - 1:
         return cache
-    return Keys(*(torch.cat([x[:, :sink_tokens], x[:, n - window + 1 :]], 1) for x in cache[:2]), None, None)
+    keys, values = (torch.cat([x[:, :sink_tokens], x[:, n - window + 1 :]], 1) for x in (cache.keys, cache.values))
+    return Keys(keys, values, None, None)
 
 
 def attend(
@@ -116,10 +118,10 @@ def _current(cache: Keys) -> Tensor:
 
 def _compact(cache: Keys, alive: Tensor, *, drop: bool = False) -> Keys:
     """Each row's living entries at its end, in their order, the others before them as padding; drop columns without any living one."""
-    order = alive.long().argsort(1, stable=True)
+    order = alive.long().argsort(dim=1, stable=True)
     if drop:
         order = order[:, alive.shape[1] - int(alive.sum(1).max()) :]
     wide = order[..., None, None]
-    keys, values = (x.gather(1, wide.expand(-1, -1, *x.shape[2:])) for x in cache[:2])
+    keys, values = (x.gather(1, wide.expand(-1, -1, *x.shape[2:])) for x in (cache.keys, cache.values))
     documents = _known(cache.documents).where(alive, torch.full((), -1, dtype=torch.int64, device=alive.device))
     return Keys(keys, values, _known(cache.positions).gather(1, order), documents.gather(1, order))

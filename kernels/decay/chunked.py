@@ -10,11 +10,9 @@ CHUNK = 64  # the fastest tile on a CPU at key and value widths of 64 to 128; a 
 
 
 def tile(length: int, gate: Gate, chunk: int | None = None) -> int:
-    """Tokens of a tile: `chunk` or the text's length; with a vector gate the next leaf times a power of two."""
+    """Tokens of a tile: `chunk` or the text's length; with a vector gate the next power of two, because it is halved."""
     size = min(chunk or CHUNK, length)
-    if gate != "vector" or size <= vector.LEAF:
-        return size
-    return vector.LEAF * 2 ** (-(-size // vector.LEAF) - 1).bit_length()
+    return 1 << (size - 1).bit_length() if gate == "vector" else size
 
 
 def decay(
@@ -53,11 +51,20 @@ def decay(
     return out.to(v.dtype), last.transpose(2, 3).flatten(1, 2)
 
 
-def executed_flops(length: int, heads: int, k: int, v: int, *, groups: int | None = None, gate: Gate = "scalar", chunk: int | None = None) -> int:
+def executed_flops(
+    length: int,
+    heads: int,
+    k: int,
+    v: int,
+    *,
+    groups: int | None = None,
+    gate: Gate = "scalar",
+    chunk: int | None = None,
+    leaf: int | None = None,
+) -> int:
     """Matrix products of the chunked room, the fill of the last tile included: scores, their product with the values, and
-    the tiles' writes to and reads of the state."""
+    the tiles' writes to and reads of the state. A vector gate that decays by more than 2^-50 in a tile spends less: its
+    scores are products only down to leaves of `leaf` tokens (a quarter of the tile, a sixteenth, .. or 1)."""
     size = tile(length, gate, chunk)
-    filled = -(-length // size) * size
-    leaf = min(vector.LEAF, size)
-    scored = heads * (size - leaf + 2 * leaf) * k if gate == "vector" else (groups or heads) * 2 * size * k
-    return filled * (scored + heads * (2 * size * v + 4 * k * v))
+    scored = heads * (size + (leaf or size)) * k if gate == "vector" else (groups or heads) * 2 * size * k
+    return -(-length // size) * size * (scored + heads * (2 * size * v + 4 * k * v))

@@ -38,8 +38,8 @@ def pass_states(first: Tensor, written: Tensor, carry: Tensor | None) -> tuple[T
     first (b, n, k, r, v); written (b, c, n, k, r, v), what each tile adds; carry: what it keeps, None = all.
     """
     if carry is None:
-        states = torch.cat([first[:, None], written], 1).cumsum(1)
-        return states[:, :-1], states[:, -1]
+        sums = torch.cat([first[:, None], written], 1).cumsum(1)
+        return sums[:, :-1], sums[:, -1]
     states = [first]
     for new, kept in zip(written.unbind(1), carry.unbind(1), strict=True):
         states.append(torch.addcmul(new, kept, states[-1]))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kernels.delta import chunks
 from kernels.delta.chunks import Layout
+from kernels.delta.transport import transport, transport_flops
 from kernels.delta.triangular import inverse_flops, solve
 from kernels.dtypes import wide
 
@@ -61,9 +62,8 @@ def _delta_scores(q: Tensor, k: Tensor, beta: Tensor, g: Tensor | None) -> tuple
     """P, A (its upper triangle not yet removed), Q e^G, beta K e^G, K e^(G_c - G), e^(G_c)."""
     kb = k * beta
     if g is not None and g.ndim == 3:
-        scores, rows, columns, keep = chunks.transport(torch.stack([q, kb], 2), k[:, :, None], g)
-        p, a = scores[..., 0].unbind(2)
-        return p, a, rows[:, :, 0], rows[:, :, 1], columns[:, :, 0], keep
+        scores, rows, columns, keep = transport(torch.stack([q, kb], 2), k[:, :, None], g)
+        return *scores[:, :, :, 0].unbind(1), *rows.unbind(2), columns[:, :, 0], keep
     p, a = (torch.cat([q, kb], 1) @ k.mT).split(q.shape[1], 1)
     if g is None:
         return p.tril(), a, q, kb, k, None
@@ -87,18 +87,19 @@ def dplr(
     s, width = _start(state, k, v), k.shape[-1]
     qs, ks, vs, a_s, bs, ws = (layout.split(wide(x)) for x in (q, k, v, a, b, w))
     ahead = F.pad(a_s[:, 1:], [0, 0, 0, 1])
-    scores, rows, columns, keep = chunks.transport(torch.stack([qs, ahead], 2), torch.stack([ks, bs], 2), ws)
-    p = scores[:, :, 0].transpose(2, 3).flatten(2)  # (n, c, 2 c): [P_qk | P_qb]
-    later = F.pad(scores[:, :-1, 1], [0, 0, 0, 0, 1, 0])  # (n, c, c, 2)
-    queries = rows[:, :, 0]
-    readers = torch.cat([a_s[:, :1], rows[:, :-1, 1]], 1)
+    scores, rows, columns, keep = transport(torch.stack([qs, ahead], 2), torch.stack([ks, bs], 2), ws)
+    p, ahead_scores = scores.flatten(3).unbind(1)  # (n, c, 2 c): [P_qk | P_qb]
+    later = F.pad(ahead_scores[:, :-1], [0, 0, 1, 0])  # [A_ak | A_ab]
+    queries, ahead_rows = rows.unbind(2)
+    readers = torch.cat([a_s[:, :1], ahead_rows[:, :-1]], 1)
     writers = columns.unbind(2)
     if reset is not None:
         docs = chunks.documents(reset, layout, s.dtype)
-        p, later = p * docs.same.repeat(1, 1, 2), later * docs.same[..., None]
+        same = docs.same.repeat(1, 1, 2)
+        p, later = p * same, later * same
         queries, readers = queries * docs.first, readers * docs.first
         writers, keep = tuple(x * docs.last for x in writers), keep * docs.whole
-    ak, ab = later.unbind(-1)
+    ak, ab = later.chunk(2, -1)
     solved = solve(-ab, torch.cat([readers, ak @ vs], -1))
     readers, u = solved.split([width, v.shape[-1]], -1)
     y, o, s = chunks.scan(layout, s, keep.mT, torch.cat([readers, queries], 1), u, writers[1], writers[0].mT @ vs)
@@ -109,7 +110,7 @@ def delta_flops(length: int, heads: int, k: int, v: int, *, vector: bool, chunk:
     """FLOPs that FlopCounterMode counts in `delta`."""
     layout = Layout.of(1, length, heads, chunk or CHUNK)
     c = layout.c
-    scores = chunks.transport_flops(c, 2, 1, k) if vector else 2 * (2 * c) * c * k
+    scores = transport_flops(c, 2, 1, k) if vector else 2 * (2 * c) * c * k
     solved = inverse_flops(c) + 2 * c * c * (k + v)
     return layout.n * heads * (scores + solved + chunks.scan_flops(c, k, v) + 2 * c * c * v)
 
@@ -119,4 +120,4 @@ def dplr_flops(length: int, heads: int, k: int, v: int, *, chunk: int | None = N
     layout = Layout.of(1, length, heads, chunk or CHUNK)
     c = layout.c
     solved = 2 * c * c * v + inverse_flops(c) + 2 * c * c * (k + v)
-    return layout.n * heads * (chunks.transport_flops(c, 2, 2, k) + solved + chunks.scan_flops(c, k, v) + 2 * c * k * v + 2 * c * 2 * c * v)
+    return layout.n * heads * (transport_flops(c, 2, 2, k) + solved + chunks.scan_flops(c, k, v) + 2 * c * k * v + 2 * c * 2 * c * v)

@@ -71,41 +71,6 @@ def pairs(log_decay: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return between, before[..., None], after[..., None], before[:, -1:, None]
 
 
-def transport(rows: Tensor, columns: Tensor, log_decay: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A decay per channel inside chunks, exact for any decay: dyadic secondary chunking in products of decays.
-
-    rows (n, c, r, k), columns (n, c, m, k): r kinds of rows and m of columns a token; log_decay (n, c, k) <= 0. Returns
-    scores (n, c, r, c, m): row_i . (column_j * exp of the sum of log_decay from j + 1 to i), 0 where j > i;
-    the rows decayed from the chunk's start, the columns decayed to its end, the decay of the whole chunk (n, 1, k).
-
-    Blocks of 1, 2, 4, ... tokens are joined in pairs. In a block, rows carry the decay from its start and columns the decay
-    to its end; the lower left square of a pair is one matmul of the right block's rows and the left block's columns. Only
-    decays are ever multiplied, each <= 1: nothing overflows, and no difference of sums loses digits.
-    """
-    n, c, r, k = rows.shape
-    m = columns.shape[2]
-    keep = log_decay.clamp_min(MIN_LOG_DECAY).exp()[:, :, None]  # (n, blocks, 1, k): the decay over each block
-    scores = (rows[:, :, :, None] * columns[:, :, None]).sum(-1)  # (n, blocks, size * r, size * m)
-    rows, size = rows * keep, 1
-    columns = columns[:, :, :, :]
-    while size < c:
-        left_rows, right_rows = rows.unflatten(1, (-1, 2)).unbind(2)
-        left_columns, right_columns = columns.unflatten(1, (-1, 2)).unbind(2)
-        left_keep, right_keep = keep.unflatten(1, (-1, 2)).unbind(2)
-        left, right = scores.unflatten(1, (-1, 2)).unbind(2)
-        cross = right_rows @ left_columns.mT
-        scores = torch.cat([F.pad(left, [0, size * m]), torch.cat([cross, right], -1)], -2)
-        rows = torch.cat([left_rows, right_rows * left_keep], 2)
-        columns = torch.cat([left_columns * right_keep, right_columns], 2)
-        keep, size = left_keep * right_keep, 2 * size
-    return scores.reshape(n, c, r, c, m), rows.reshape(n, c, r, k), columns.reshape(n, c, m, k), keep[:, 0]
-
-
-def transport_flops(c: int, r: int, m: int, k: int) -> int:
-    """FLOPs of one system's scores: the squares below the diagonal blocks of 1 token."""
-    return c * (c - 1) * r * m * k
-
-
 def scan(
     layout: Layout, state: Tensor, keep: Tensor | None, readers: Tensor, given: Tensor, writers: Tensor, written: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -44,7 +44,7 @@ def _substitute(a: Tensor) -> Tensor:
     r.diagonal(dim1=0, dim2=1).fill_(1)
     for i in range(1, size):
         r[i, :i] = -(a[i, :i, None] * r[:i, :i]).sum(0)
-    return r.permute(2, 0, 1).reshape(n, m, size, size)
+    return r.permute(2, 0, 1).contiguous().view(n, m, size, size)
 
 
 def inverse_flops(c: int) -> int:

@@ -57,14 +57,15 @@ def integers(u: np.ndarray, high: int) -> np.ndarray:
 
 def distinct(u: np.ndarray, high: int) -> np.ndarray:
     """(n, k) int64 from uniforms (n, k): each row k different numbers of [0, high), in random order (partial Fisher-Yates)."""
-    rows = np.arange(len(u))
-    deck = np.tile(np.arange(high, dtype=np.int32), (len(u), 1))
-    for i in range(u.shape[1]):
+    n, k = u.shape
+    columns = np.arange(n)
+    deck = np.tile(np.arange(high, dtype=np.int32)[:, None], (1, n))  # a deck a column: each card's row is contiguous
+    for i in range(k):
         j = i + integers(u[:, i], high - i)
-        drawn = deck[rows, j]
-        deck[rows, j] = deck[:, i]
-        deck[:, i] = drawn
-    return deck[:, : u.shape[1]].astype(np.int64)
+        drawn = deck[j, columns]
+        deck[j, columns] = deck[i]
+        deck[i] = drawn
+    return deck[:k].T.astype(np.int64)
 
 
 def weighted(u: np.ndarray, weights: np.ndarray, k: int) -> np.ndarray:

@@ -1,0 +1,125 @@
+"""Mamba: a selective state space, one small state vector a channel (Gu & Dao, arXiv:2312.00752).
+
+    x, z = W_in u;  x = silu(conv(x));  dt', B, C = W_x x;  dt = softplus(W_dt dt' + b_dt);  A = -exp(A_log)
+    h_t[c] = exp(dt_c A_c) h_{t-1}[c] + dt_c x_c B;  y_c = C . h_t[c] + D_c x_c;  out = W_out (y silu(z))
+
+Falcon-Mamba (arXiv:2410.05355) and Jamba (arXiv:2403.19887) put an RMS norm on each of dt', B and C: see `norm_bcdt`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from blocks import base
+from blocks.base import Context, Cost, no_decay, one_of, require
+from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear
+from kernels import linear_scan as scan
+from kernels.conv import flops as conv_flops
+from kernels.dtypes import wide
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(base.Config):
+    paper: ClassVar[str] = "Mamba, arXiv:2312.00752"
+
+    d_state: int = 16  # state entries a channel
+    d_conv: int = 4  # taps of the short convolution
+    expand: float = 2.0  # inner channels / d_model
+    dt_rank: int | None = None  # width of dt'; None = d_model / 16, rounded up
+    conv_bias: bool = True  # a bias in the convolution
+    bias: bool = False  # biases in W_in and W_out
+    dt_min: float = 1e-3  # dt starts log-uniform in [dt_min, dt_max]
+    dt_max: float = 1e-1  # see dt_min
+    dt_floor: float = 1e-4  # and not below this
+    norm_bcdt: str = "none"  # RMS norm of dt', B and C: none, plain (without weights: Falcon-Mamba), weighted (Jamba)
+    norm_eps: float = 1e-6  # of norm_bcdt
+
+    def check(self, d_model: int) -> None:
+        require(self.d_state >= 1, "d_state", self.d_state, "must be at least 1")
+        require(self.d_conv >= 2, "d_conv", self.d_conv, "must be at least 2 taps")
+        require(self.inner(d_model) >= 1, "expand", self.expand, f"must give at least one channel at d_model {d_model}")
+        require(self.rank(d_model) >= 1, "dt_rank", self.dt_rank, "must be at least 1")
+        require(0 < self.dt_min <= self.dt_max, "dt_min", self.dt_min, f"must be above 0 and at most dt_max = {self.dt_max}")
+        require(0 < self.dt_floor, "dt_floor", self.dt_floor, "must be above 0")
+        one_of("norm_bcdt", self.norm_bcdt, ("none", "plain", "weighted"))
+
+    def inner(self, d_model: int) -> int:
+        """Channels of the state space."""
+        return int(self.expand * d_model)
+
+    def rank(self, d_model: int) -> int:
+        """Width of dt'."""
+        return -(-d_model // 16) if self.dt_rank is None else self.dt_rank
+
+    def cost(self, d_model: int, length: int) -> Cost:
+        c, n, r, w = self.inner(d_model), self.d_state, self.rank(d_model), self.d_conv
+        matrices = 3 * d_model * c + c * (r + 2 * n) + r * c
+        vectors = (w + self.conv_bias) * c + c + c * n + c + self.bias * (2 * c + d_model)
+        norms = r + 2 * n if self.norm_bcdt == "weighted" else 0
+        linear = linear_flops(length, 1, matrices)
+        return Cost(
+            params=matrices + vectors + norms,
+            flops=linear + conv_flops(length, c, w) + scan.flops(length, c, n),
+            executed_flops=linear + scan.executed_flops(length, c, n),
+            state_bytes=4 * ((w - 1) * c + c * n),
+        )
+
+    def build(self, d_model: int, layer: int = 0, n_layers: int = 1) -> "Block":
+        return Block(self, d_model, layer, n_layers)
+
+
+class State(NamedTuple):
+    conv: Tensor  # (b, d_conv - 1, c) float32: the last inputs of the convolution
+    ssm: Tensor  # (b, c, n) float32
+
+
+class Block(nn.Module):
+    """See the file's docstring."""
+
+    def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
+        super().__init__()
+        c, n, r = config.inner(d_model), config.d_state, config.rank(d_model)
+        self.sizes = [r, n, n]
+        self.in_proj = nn.Linear(d_model, 2 * c, bias=config.bias)
+        self.conv = ShortConv(c, config.d_conv, bias=config.conv_bias)
+        self.x_proj = nn.Linear(c, r + 2 * n, bias=False)
+        self.dt_proj = nn.Linear(r, c)
+        self.A_log = no_decay(nn.Parameter(torch.arange(1.0, n + 1).log().repeat(c, 1)))  # S4D-real
+        self.D = nn.Parameter(torch.ones(c))
+        self.out_proj = residual_linear(c, d_model, n_layers, bias=config.bias)
+        self.norms = nn.ModuleList(_norms(config, self.sizes))
+        with torch.no_grad():
+            if config.bias:
+                self.in_proj.bias.zero_()
+                self.out_proj.bias.zero_()
+            self.dt_proj.weight.uniform_(-(r**-0.5), r**-0.5)
+            self.dt_proj.bias.copy_(_dt_bias(c, config.dt_min, config.dt_max, config.dt_floor))
+
+    def forward(self, u: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
+        x, z = self.in_proj(u).chunk(2, -1)
+        x, conv = self.conv(x, None if state is None else state.conv, ctx)
+        low, B, C = self.x_proj(x).split(self.sizes, -1)
+        if self.norms:
+            low, B, C = (norm(i) for norm, i in zip(self.norms, (low, B, C), strict=True))
+        dt = F.softplus(wide(F.linear(low, self.dt_proj.weight)) + self.dt_proj.bias)
+        A = -wide(self.A_log).exp()
+        y, ssm = scan.selective_scan(x, mask(dt, ctx), A, B, C, None if state is None else state.ssm, reset=ctx.reset)
+        return self.out_proj((y + self.D * x) * F.silu(z)), State(conv, ssm)
+
+
+def _norms(config: Config, widths: list[int]) -> list[RMSNorm]:
+    if config.norm_bcdt == "none":
+        return []
+    return [RMSNorm(width, eps=config.norm_eps, affine=config.norm_bcdt == "weighted") for width in widths]
+
+
+def _dt_bias(channels: int, dt_min: float, dt_max: float, dt_floor: float) -> Float[Tensor, "c"]:
+    """b with softplus(b) = dt, dt log-uniform in [dt_min, dt_max] and not below dt_floor."""
+    low, high = math.log(dt_min), math.log(dt_max)
+    dt = torch.empty(channels).uniform_(low, high).exp().clamp(min=dt_floor)
+    return dt + torch.log(-torch.expm1(-dt))

@@ -1,0 +1,77 @@
+"""The plain channel mixer: two projections and an activation between them.
+
+    y = W_down f(W_up x)
+
+f is the GELU (arXiv:1606.08415), exact or in its tanh form (GPT-2), the squared ReLU (Primer, arXiv:2109.08668) or the SiLU.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, NamedTuple
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from blocks import base
+from blocks.base import Context, Cost, one_of, require
+from blocks.parts import linear_flops, residual_linear
+
+
+def relu2(x: Tensor) -> Tensor:
+    """The square of the ReLU."""
+    return F.relu(x).square()
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu2": relu2,
+    "silu": F.silu,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(base.Config):
+    kind: ClassVar[str] = "channel"
+    paper: ClassVar[str] = "Transformer, arXiv:1706.03762"
+
+    activation: str = "gelu"  # gelu (exact), gelu_tanh (GPT-2's), relu2 (squared ReLU), silu
+    expand: float = 4.0  # hidden width / d_model
+    hidden: int | None = None  # the hidden width itself, whatever expand says
+    bias: bool = False  # biases in both projections
+
+    def check(self, d_model: int) -> None:
+        one_of("activation", self.activation, tuple(ACTIVATIONS))
+        require(self.hidden is None or self.hidden >= 1, "hidden", self.hidden, "must be at least 1")
+        require(self.width(d_model) >= 1, "expand", self.expand, f"must give a hidden width of at least 1 at d_model {d_model}")
+
+    def width(self, d_model: int) -> int:
+        """The hidden width."""
+        return round(self.expand * d_model) if self.hidden is None else self.hidden
+
+    def cost(self, d_model: int, length: int) -> Cost:
+        f = self.width(d_model)
+        flops = linear_flops(length, d_model, 2 * f)
+        return Cost(params=2 * d_model * f + self.bias * (f + d_model), flops=flops, executed_flops=flops)
+
+    def build(self, d_model: int, layer: int = 0, n_layers: int = 1) -> "Block":
+        return Block(self, d_model, layer, n_layers)
+
+
+class State(NamedTuple):
+    """A channel mixer remembers nothing."""
+
+
+class Block(nn.Module):
+    """See the file's docstring."""
+
+    def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[config.activation]
+        self.up = nn.Linear(d_model, config.width(d_model), bias=config.bias)
+        self.down = residual_linear(config.width(d_model), d_model, n_layers, bias=config.bias)
+
+    def forward(self, x: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
+        return self.down(self.activation(self.up(x))), State()

@@ -1,0 +1,63 @@
+"""SwiGLU: a gated channel mixer (Shazeer, arXiv:2002.05202).
+
+    y = W_down (silu(W_gate x) * W_up x)
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from blocks import base
+from blocks.base import Context, Cost, require
+from blocks.parts import linear_flops, residual_linear
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(base.Config):
+    kind: ClassVar[str] = "channel"
+    paper: ClassVar[str] = "GLU variants, arXiv:2002.05202"
+
+    expand: float = 8 / 3  # hidden width / d_model; 8/3 has the parameters of a plain MLP of 4
+    multiple_of: int = 16  # the hidden width is rounded up to a multiple of this
+    hidden: int | None = None  # the hidden width itself, whatever expand and multiple_of say
+    bias: bool = False  # biases in all three projections
+
+    def check(self, d_model: int) -> None:
+        require(self.multiple_of >= 1, "multiple_of", self.multiple_of, "must be at least 1")
+        require(self.hidden is None or self.hidden >= 1, "hidden", self.hidden, "must be at least 1")
+        require(self.hidden is not None or self.expand > 0, "expand", self.expand, "must be above 0")
+
+    def width(self, d_model: int) -> int:
+        """The hidden width."""
+        if self.hidden is not None:
+            return self.hidden
+        return max(1, -(-round(self.expand * d_model) // self.multiple_of)) * self.multiple_of
+
+    def cost(self, d_model: int, length: int) -> Cost:
+        f = self.width(d_model)
+        flops = linear_flops(length, d_model, 3 * f)
+        return Cost(params=3 * d_model * f + self.bias * (2 * f + d_model), flops=flops, executed_flops=flops)
+
+    def build(self, d_model: int, layer: int = 0, n_layers: int = 1) -> "Block":
+        return Block(self, d_model, layer, n_layers)
+
+
+class State(NamedTuple):
+    """A channel mixer remembers nothing."""
+
+
+class Block(nn.Module):
+    """See the file's docstring."""
+
+    def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
+        super().__init__()
+        f = config.width(d_model)
+        self.gate = nn.Linear(d_model, f, bias=config.bias)
+        self.up = nn.Linear(d_model, f, bias=config.bias)
+        self.down = residual_linear(f, d_model, n_layers, bias=config.bias)
+
+    def forward(self, x: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
+        return self.down(F.silu(self.gate(x)) * self.up(x)), State()

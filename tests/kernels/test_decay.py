@@ -1,0 +1,152 @@
+"""decay: the chunked room against the definition, values, final state and every gradient; its FLOPs; its promises."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import kernels
+from kernels.decay import decay, executed_flops, flops
+
+CHUNK = 8
+LENGTHS = (1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 2)
+NAMES = ("q", "k", "v", "g", "state", "bonus")
+Inputs = dict[str, Tensor | None]
+
+
+def inputs(
+    t: int, gate: str, *, bonus: bool = False, strong: bool = False, n: int = 2, b: int = 2, h: int = 4, k: int = 5, v: int = 7
+) -> Inputs:
+    """Correlated keys; strong decays are a mix of steps near 0 and steps that forget everything."""
+
+    def rand(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64)
+
+    g = None if gate == "none" else -rand(b, t, h, *[k] * (gate == "vector")).abs()
+    if g is not None:
+        g = g * torch.where(torch.rand_like(g) < 0.3, 60.0, 0.02) if strong else 0.2 * g
+    keys = rand(b, t, n, k) + 1
+    return {
+        "q": rand(b, t, n, k),
+        "k": keys,
+        "v": rand(b, t, h, v),
+        "g": g,
+        "state": rand(b, h, k, v),
+        "bonus": rand(h, k) if bonus else None,
+    }
+
+
+def results(room: str, given: Inputs, reset: Tensor | None, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Outputs and gradients of a fixed random functional of them."""
+    args = {name: None if x is None else x.to(dtype).requires_grad_() for name, x in given.items()}
+    bonus = args.pop("bonus")
+    with kernels.backend(room):
+        o, state = decay(**args, bonus=bonus, reset=reset, chunk=CHUNK)
+    torch.manual_seed(1)
+    score = sum((x * torch.randn(x.shape, dtype=torch.float64).to(dtype)).sum() for x in (o, state))
+    wanted = {name: x for name, x in {**args, "bonus": bonus}.items() if x is not None}
+    grads = torch.autograd.grad(score, list(wanted.values()))
+    return {"o": o, "final": state, **{f"d{name}": x for name, x in zip(wanted, grads, strict=True)}}
+
+
+def assert_same(got: dict[str, Tensor], right: dict[str, Tensor], tolerance: float) -> None:
+    for name, x in right.items():
+        error = (got[name].double() - x).norm() / (x.norm() + 1e-12)
+        assert error < tolerance, f"{name}: {error:.1e}"
+
+
+def resets(t: int) -> Tensor:
+    """A document's start at the first token, inside a tile, at a tile's first and last token, and none at all."""
+    reset = torch.zeros(2, t, dtype=torch.bool)
+    reset[0, [i for i in (0, 3, CHUNK - 1, CHUNK, CHUNK + 4) if i < t]] = True
+    return reset
+
+
+@pytest.mark.parametrize("t", LENGTHS)
+@pytest.mark.parametrize("strong", [False, True], ids=["mild", "strong"])
+@pytest.mark.parametrize("packed", [False, True], ids=["one", "packed"])
+@pytest.mark.parametrize("bonus", [False, True], ids=["", "bonus"])
+@pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
+def test_chunked_is_the_definition(gate: str, bonus: bool, packed: bool, strong: bool, t: int) -> None:
+    given = inputs(t, gate, bonus=bonus, strong=strong)
+    reset = resets(t) if packed else None
+    right = results("reference", given, reset, torch.float64)
+    assert_same(results("chunked", given, reset, torch.float64), right, 1e-10)
+    assert_same(results("chunked", given, reset, torch.float32), right, 1e-5)
+
+
+@pytest.mark.parametrize("gate", ["scalar", "vector"])
+@pytest.mark.parametrize("step", [1e-3, 0.3, 3.0, 30.0, 1e4])
+def test_any_decay_at_the_default_tile(gate: str, step: float) -> None:
+    given = inputs(130, gate, b=1, h=2)
+    given["g"] = given["g"] * 5 * step
+    kwargs = {name: x for name, x in given.items() if name != "bonus"}
+    with kernels.backend("reference"):
+        right = decay(**kwargs)
+    for x, y in zip(decay(**{name: x.float() for name, x in kwargs.items()}), right, strict=True):
+        assert (x - y).norm() / y.norm() < 1e-5
+
+
+@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
+def test_pieces_carry_the_state(room: str, gate: str) -> None:
+    x = inputs(21, gate, bonus=True)
+    q, k, v, g, state, bonus = (x[name] for name in NAMES)
+    reset = resets(21)
+    with kernels.backend(room):
+        whole, final = decay(q, k, v, g, state, bonus=bonus, reset=reset, chunk=CHUNK)
+        parts = []
+        for a, b in ((0, 1), (1, 12), (12, 13), (13, 21)):
+            gates = None if g is None else g[:, a:b]
+            o, state = decay(q[:, a:b], k[:, a:b], v[:, a:b], gates, state, bonus=bonus, reset=reset[:, a:b], chunk=CHUNK)
+            parts.append(o)
+    torch.testing.assert_close(torch.cat(parts, 1), whole)
+    torch.testing.assert_close(state, final)
+
+
+@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
+def test_a_token_without_key_and_gate_leaves_the_state(room: str, gate: str) -> None:
+    x = inputs(5, gate)
+    g = None if x["g"] is None else torch.zeros_like(x["g"])
+    with kernels.backend(room):
+        _, state = decay(x["q"], torch.zeros_like(x["k"]), x["v"], g, x["state"])
+    assert torch.equal(state, x["state"])
+
+
+@pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
+@pytest.mark.parametrize("t", [1, 9, 64, 130])
+def test_flops_are_what_runs(gate: str, t: int) -> None:
+    h, k, v, n = 4, 5, 7, 2
+    given = inputs(t, gate, b=1)
+    given.pop("bonus")
+    leaf = None
+    for strong in (False, True):
+        if strong and gate == "vector":
+            given["g"], leaf = given["g"] - 100, 1
+        for room, expected in (
+            ("reference", flops(t, h, k, v)),
+            ("chunked", executed_flops(t, h, k, v, groups=n, gate=gate, leaf=leaf)),
+        ):
+            with kernels.backend(room), FlopCounterMode(display=False) as counter:
+                decay(**given)
+            assert counter.get_total_flops() == expected
+
+
+def test_half_precision_keeps_a_wide_state() -> None:
+    x = inputs(9, "vector")
+    low = [x[name].bfloat16() for name in ("q", "k", "v", "g")]
+    o, state = decay(*low)
+    right, _ = decay(*(y.double() for y in low))
+    assert o.dtype == torch.bfloat16
+    assert state.dtype == torch.float32
+    assert (o.double() - right).norm() / right.norm() < 5e-3
+
+
+def test_what_cannot_be_is_refused() -> None:
+    x = inputs(3, "none", n=3)
+    with pytest.raises(ValueError, match="3 groups"):
+        decay(x["q"], x["k"], x["v"])
+    x = inputs(3, "none")
+    with pytest.raises(ValueError, match="chunk = 0"):
+        decay(x["q"], x["k"], x["v"], chunk=0)

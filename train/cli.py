@@ -1,0 +1,163 @@
+"""The command line. Exit codes: 0 done; 2 the input is wrong (one message, no traceback); 1 anything else."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from blocks.base import ConfigError
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse's errors in the house's words."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(self.prog, None, message, f"help: {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command; its exit code."""
+    from train.run import TrainingFailed
+
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.command(arguments)
+    except ConfigError as error:
+        print(f"zoo: {error}", file=sys.stderr)
+        return 2
+    except TrainingFailed as error:
+        print(f"zoo: training stopped: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("zoo: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of a pipe left early
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="zoo", description="An architecture zoo: one layer pattern, matched compute, honest measures.")
+    commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    add = _adder(commands)
+    add("list", "what there is", list_, [("what", {"nargs": "?", "default": "all", "choices": ["all", *LISTS]}), JSON])
+    add(
+        "show", "the expanded stack and its ledger, a row a layer", show, [("model", {"help": "a model's YAML"}), OVERRIDES, LENGTH, JSON]
+    )
+    add("check", "the contract, on one block", check, [("type", {"help": "a block's type"}), OVERRIDES, WIDTH, PLUGINS])
+    add("plan", "sizes, steps, FLOPs and mismatch of an experiment; trains nothing", plan, [EXPERIMENT, OVERRIDES, JSON])
+    add("run", "plan, train, measure and report an experiment; resumable", run_, [EXPERIMENT, OVERRIDES, OUT])
+    add("measure", "measure a trained run", measure, [("run", {"help": "a run's folder"}), ("names", {"nargs": "*"})])
+    add("report", "rebuild report.html of an experiment's folder", report, [("folder", {"help": "an experiment's folder"})])
+    return parser
+
+
+JSON = ("--json", {"action": "store_true", "help": "one JSON object on standard output and nothing else"})
+LENGTH = ("--length", {"type": int, "default": 1024, "help": "tokens of the sequence (default 1024)"})
+WIDTH = ("--d-model", {"type": int, "default": 32, "help": "width to test at (default 32)"})
+PLUGINS = ("--plugin", {"action": "append", "default": [], "help": "a package whose blocks may be named"})
+OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "changes, such as blocks.M.d_state=32"})
+EXPERIMENT = ("experiment", {"help": "an experiment's YAML"})
+OUT = ("--out", {"default": None, "help": "the experiment's folder (default runs/NAME)"})
+
+
+def _adder(commands: Any) -> Callable[[str, str, Callable[[argparse.Namespace], None], list[tuple[str, dict[str, Any]]]], None]:
+    def add(name: str, text: str, command: Callable[[argparse.Namespace], None], arguments: list[tuple[str, dict[str, Any]]]) -> None:
+        sub = commands.add_parser(name, help=text, description=text)
+        for flag, options in arguments:
+            sub.add_argument(flag, **options)
+        sub.set_defaults(command=command)
+
+    return add
+
+
+def list_(arguments: argparse.Namespace) -> None:
+    """zoo list [blocks|models|tasks|measures|experiments]"""
+    from train import listing
+
+    names = list(LISTS) if arguments.what == "all" else [arguments.what]
+    found = {name: getattr(listing, name)() for name in names}
+    if arguments.json:
+        print(json.dumps(found))
+        return
+    for name, rows in found.items():
+        listing.table(name, rows)
+
+
+LISTS = ("blocks", "models", "tasks", "measures", "experiments")
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """zoo show MODEL [key=value ...] [--length N] [--json]"""
+    from train import listing
+    from zoo.config import load_model
+    from zoo.ledger import ledger
+    from zoo.schema import dotted
+
+    if arguments.length < 1:
+        raise ConfigError("--length", arguments.length, "must be at least 1")
+    config = load_model(arguments.model, dotted(arguments.overrides))
+    rows = ledger(config, arguments.length)
+    print(json.dumps(rows.as_dict())) if arguments.json else listing.show(arguments.model, config, rows)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """zoo check TYPE [key=value ...]"""
+    from blocks.catalogue import config_class
+    from zoo.check import ContractError, Subject, run_checks
+    from zoo.schema import dotted, parse
+
+    cls = config_class(arguments.type, tuple(arguments.plugin))
+    config = parse(cls, dotted(arguments.overrides), "")
+    config.check(arguments.d_model)
+    print(f"{arguments.type}: the contract at d_model {arguments.d_model}")
+    try:
+        for result in run_checks(config, arguments.d_model):
+            print(f"  holds  {result.check:<28} largest relative difference {result.worst:.1e}", flush=True)
+    except ContractError as error:
+        print(f"  BROKEN {error}")
+        raise SystemExit(1) from None
+
+
+def plan(arguments: argparse.Namespace) -> None:
+    """zoo plan EXPERIMENT [key=value ...] [--json]"""
+    from train import listing
+    from train.experiment import load_experiment, make_plan
+
+    made = make_plan(load_experiment(arguments.experiment, arguments.overrides))
+    print(json.dumps(made.as_dict())) if arguments.json else listing.plan(made)
+
+
+def run_(arguments: argparse.Namespace) -> None:
+    """zoo run EXPERIMENT [key=value ...] [--out FOLDER]"""
+    from train.experiment import load_experiment, run_experiment
+
+    run_experiment(load_experiment(arguments.experiment, arguments.overrides), arguments.out)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """zoo measure RUN [MEASURE ...] [key=value ...]"""
+    from train.measuring import measure_run
+
+    names = [text for text in arguments.names if "=" not in text]
+    measure_run(arguments.run, names, [text for text in arguments.names if "=" in text])
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """zoo report FOLDER"""
+    from train.report import build_report
+
+    print(build_report(arguments.folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""What defines one run: the model, the data, how it is trained, the budget and the seed. Read strictly from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from blocks.base import ConfigError, one_of, require
+from zoo.config import ModelConfig, validate
+from zoo.schema import parse
+
+SCHEDULES = ("cosine", "wsd", "constant")
+STATES = ("none", "pass", "tbptt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a model is trained."""
+
+    batch_size: int = 32  # sequences a step
+    accumulate: int = 1  # pieces that a step's sequences are read in, to save memory; divides batch_size
+    lr: float = 3e-3  # the highest learning rate
+    betas: tuple[float, float] = (0.9, 0.95)  # of AdamW
+    eps: float = 1e-8  # of AdamW
+    weight_decay: float = 0.1  # on matrices only: no embeddings, nothing that a block marks no_decay
+    warmup: float = 0.05  # share of the steps
+    schedule: str = "cosine"  # cosine | wsd | constant
+    decay_share: float = 0.2  # share of the steps in which wsd decays
+    final_lr: float = 0.1  # share of lr that is left at the end
+    clip: float | None = 1.0  # largest norm of the gradient; null = any
+    precision: str = "fp32"  # fp32 | bf16 (autocast; weights, states and optimiser stay float32)
+    compile: bool = False  # torch.compile the stack
+    device: str = "auto"  # auto | cpu | cuda
+    state: str = "none"  # what rows start from: none | pass (another sequence's final state) | tbptt (their own last one)
+    state_share: float = 1.0  # pass: the share of rows that do; the others start from nothing
+    growing_state: str = "refuse"  # with pass, tbptt: layers whose state grows with the text: refuse | restart (anew in every step)
+    diverged: float | None = 3.0  # stop when the smoothed loss is this many times its best and above a uniform guess; null = never
+    log_every: int = 10  # steps a row of metrics.csv
+    checkpoint_every: int = 500  # steps
+    validate_every: int | None = None  # steps; null = never
+    validate_batches: int = 8  # batches of the validation source, always the same
+    loggers: tuple[Any, ...] = ("csv", "tensorboard")  # csv (metrics.csv, always written), tensorboard, {class: package.Logger, its arguments}
+
+    def check(self) -> None:
+        """Raise ConfigError (place = the field's name) on impossible values."""
+        _check_numbers(self)
+        one_of("schedule", self.schedule, SCHEDULES)
+        one_of("precision", self.precision, ("fp32", "bf16"))
+        one_of("device", self.device, ("auto", "cpu", "cuda"))
+        one_of("state", self.state, STATES)
+        one_of("growing_state", self.growing_state, ("refuse", "restart"))
+        divides = self.batch_size % self.accumulate == 0
+        require(divides, "accumulate", self.accumulate, f"must divide batch_size {self.batch_size}")
+        require(self.diverged is None or self.diverged > 1, "diverged", self.diverged, "must be above 1, or null for never")
+        require(self.clip is None or self.clip > 0, "clip", self.clip, "must be above 0, or null for no clipping")
+        for entry in self.loggers:
+            named = isinstance(entry, str) or (isinstance(entry, Mapping) and isinstance(entry.get("class"), str))
+            require(named, "loggers", entry, "must be csv, tensorboard, a class's dotted name, or {class: its name, arguments}")
+
+
+def _check_numbers(config: TrainConfig) -> None:
+    for name in ("batch_size", "accumulate", "log_every", "checkpoint_every", "validate_batches"):
+        require(getattr(config, name) >= 1, name, getattr(config, name), "must be at least 1")
+    for name in ("warmup", "decay_share", "final_lr", "state_share"):
+        require(0 <= getattr(config, name) <= 1, name, getattr(config, name), "is a share: 0 to 1")
+    for name in ("lr", "eps"):
+        require(getattr(config, name) > 0, name, getattr(config, name), "must be above 0")
+    require(config.weight_decay >= 0, "weight_decay", config.weight_decay, "must be at least 0")
+    require(all(0 <= b < 1 for b in config.betas), "betas", config.betas, "must lie in [0, 1)")
+    require(config.validate_every is None or config.validate_every >= 1, "validate_every", config.validate_every, "must be at least 1, or null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long a run trains: exactly one of these."""
+
+    flops: float | None = None  # forward and backward, the ledger's
+    tokens: float | None = None  # read in training
+    steps: int | None = None  # of the optimiser
+
+    def check(self) -> None:
+        """Raise ConfigError unless exactly one is given, above 0."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        require(len(given) == 1, "", given or None, "needs exactly one of flops, tokens, steps", "for example {flops: 1e15}")
+        (name, value), *_ = given.items()
+        require(0 < value < float("inf"), name, value, "must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One run, fully defined."""
+
+    name: str  # what reports call it
+    model: ModelConfig
+    data: dict[str, Any]  # read by train.data
+    train: TrainConfig
+    budget: Budget
+    seed: int = 0  # of the weights, of dropout, and of the data's order
+
+    def check(self) -> None:
+        """Raise ConfigError (place = the full key) on anything that can't be run."""
+        require(bool(self.name), "name", self.name, "must not be empty")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "must be in [0, 2^31)")
+        for key, check in (("model", lambda: validate(self.model)), ("train", self.train.check), ("budget", self.budget.check)):
+            try:
+                check()
+            except ConfigError as error:
+                raise error.within(key) from None
+
+    def resolved(self, steps: int) -> dict[str, Any]:
+        """config.yaml as a plain mapping: every default written out, and the steps that the budget came to."""
+        return {
+            "name": self.name,
+            "model": model_mapping(self.model),
+            "data": plain(self.data),
+            "train": plain(asdict(self.train)),
+            "budget": {key: value for key, value in asdict(self.budget).items() if value is not None},
+            "seed": self.seed,
+            "steps": steps,
+        }
+
+
+def run_spec(values: Mapping[str, Any]) -> RunSpec:
+    """A checked RunSpec from a mapping; a resolved config.yaml is one. Raises ConfigError."""
+    spec = parse(RunSpec, {key: value for key, value in values.items() if key != "steps"})
+    spec.check()
+    return spec
+
+
+def model_mapping(config: ModelConfig) -> dict[str, Any]:
+    """A ModelConfig as YAML would hold it: every block with all its fields, no `like`."""
+    used = {name for layer in config.layers for name in layer}
+    values = plain({f.name: getattr(config, f.name) for f in fields(config)} | {"tokens": asdict(config.tokens)})
+    values["blocks"] = {
+        name: {"type": named.type, "share": named.share} | plain(asdict(named.config)) for name, named in config.named.items() if name in used
+    }
+    return values
+
+
+def plain(value: Any) -> Any:
+    """Mappings, lists and scalars only."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def first_difference(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any] | None:
+    """The first key, in the old's order, at which two plain mappings differ: (dotted key, old value, new value)."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return None if old == new else (place, old, new)
+    for key in [*old, *(k for k in new if k not in old)]:
+        inner = f"{place}.{key}" if place else str(key)
+        found = first_difference(old.get(key), new.get(key), inner)
+        if found is not None:
+            return found
+    return None

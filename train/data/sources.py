@@ -1,0 +1,143 @@
+"""What the trainer draws batches from: `open_source(data, seed) -> Source`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields
+from typing import Any, Protocol
+
+from blocks.base import ConfigError, one_of, require
+from train.data.configs import DataConfig, HubData, Reading, TaskData, TextData, TokensData, parse_data
+from train.data.corpus import SPLITS, Corpus
+from train.data.folder import folder
+from train.data.hub import Dataset, hub_corpus
+from train.data.packages import packaged
+from train.data.streams import Batch, TextStream, validation_windows
+from train.data.tokens import token_corpus
+from zoo.tasks import HELD_OUT, TASKS
+
+
+class Source(Protocol):
+    """Training batches and held-out ones. Runs are comparable where label and fingerprint are equal."""
+
+    label: str
+    fingerprint: str  # SHA-256 of the data, hexadecimal
+    vocab_size: int
+    lengths: tuple[int, ...]  # batch i has rows of lengths[i % len(lengths)] tokens
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest rows."""
+
+    def batch(self, step: int, batch_size: int) -> Batch:
+        """Training batch `step`: a pure function of (seed, step, batch_size)."""
+
+    def tokens_per_batch(self, batch_size: int) -> float:
+        """Tokens that a training batch holds, the mean over `lengths`."""
+
+    def held_out(self, count: int, split: str = "validation") -> dict[str, Batch]:
+        """`count` rows that training never sees, the same for every seed, a condition: split is validation or test."""
+
+    def with_seed(self, seed: int) -> Source:
+        """The same data drawn in another order, nothing read again."""
+
+
+class TextSource:
+    """Batches from a corpus."""
+
+    def __init__(self, corpus: Corpus, reading: Reading, seed: int = 0) -> None:
+        self.corpus, self.reading = corpus, reading
+        self.stream = TextStream(corpus.train, reading.length, seed, reading.mode)
+        self.label, self.fingerprint, self.vocab_size = corpus.label, corpus.fingerprint, corpus.vocab_size
+        self.lengths = (reading.length,)
+        self.held_out(1)  # too little text for it is an error now, not after the training
+
+    @property
+    def length(self) -> int:
+        return self.reading.length
+
+    def batch(self, step: int, batch_size: int) -> Batch:
+        return self.stream.batch(step, batch_size)
+
+    def tokens_per_batch(self, batch_size: int) -> float:
+        return float(batch_size * self.length)
+
+    def held_out(self, count: int, split: str = "validation") -> dict[str, Batch]:
+        """Fixed windows inside documents; packed rows where training packs."""
+        one_of("split", split, SPLITS[1:])
+        part = self.corpus.split(split)
+        try:
+            if self.reading.mode == "window":
+                windows = validation_windows(part, self.length, count)
+                return {"text": Batch(windows.inputs, windows.labels, None)}
+            return {"text": TextStream(part, self.length, 0, "packed").batch(0, count)}
+        except ConfigError as error:
+            raise ConfigError(error.place, error.value, f"{split}: {error.rule}", error.alternatives) from None
+
+    def with_seed(self, seed: int) -> TextSource:
+        return TextSource(self.corpus, self.reading, seed)
+
+
+class TaskSource:
+    """Batches of a generated task, going round its mix."""
+
+    def __init__(self, data: TaskData, seed: int = 0) -> None:
+        require(seed >= 0, "seed", seed, "must be 0 or more")
+        self.data, self.seed, self.task = data, seed, TASKS[data.task]
+        for config in (*data.mix, *data.test):
+            self.task.generate(config, seed, 0, 1)  # what can't be drawn is an error now
+        self.label = data.task
+        self.fingerprint = hashlib.sha256(repr((data.task, data.mix)).encode()).hexdigest()
+        self.vocab_size = int(data.mix[0].vocab_size)
+        self.lengths = tuple(config.length for config in data.mix)
+
+    @property
+    def length(self) -> int:
+        return max(self.lengths)
+
+    def batch(self, step: int, batch_size: int) -> Batch:
+        require(step >= 0, "step", step, "must be 0 or more")
+        drawn = self.task.generate(self.data.mix[step % len(self.data.mix)], self.seed, step * batch_size, batch_size)
+        return Batch(drawn.inputs, drawn.labels, None)
+
+    def tokens_per_batch(self, batch_size: int) -> float:
+        return batch_size * sum(self.lengths) / len(self.lengths)
+
+    def held_out(self, count: int, split: str = "validation") -> dict[str, Batch]:
+        """One entry a condition of `test`, named by what differs among them, such as `length=128 pairs=8`."""
+        one_of("split", split, SPLITS[1:])
+        start = HELD_OUT * SPLITS.index(split)
+        drawn = {name: self.task.generate(config, 0, start, count) for name, config in _named(self.data.test).items()}
+        return {name: Batch(one.inputs, one.labels, None) for name, one in drawn.items()}
+
+    def with_seed(self, seed: int) -> TaskSource:
+        return TaskSource(self.data, seed)
+
+
+def _named(conditions: tuple[Any, ...]) -> dict[str, Any]:
+    keys = [f.name for f in fields(conditions[0])]
+    differ = [k for k in keys if len({getattr(c, k) for c in conditions}) > 1] or ["length"]
+    return {" ".join(f"{k}={getattr(c, k)}" for k in differ): c for c in conditions}
+
+
+def open_source(data: Any, seed: int = 0, place: str = "data") -> Source:
+    """The source of a `data:` mapping (or a parsed DataConfig). Raises ConfigError, its place under `place`, before any training."""
+    config = data if isinstance(data, (TextData, TokensData, HubData, TaskData)) else parse_data(data, place)
+    try:
+        return TaskSource(config, seed) if isinstance(config, TaskData) else TextSource(load_corpus(config), config, seed)
+    except ConfigError as error:
+        raise error.within(place) from None
+
+
+def load_corpus(config: DataConfig) -> Corpus:
+    """The corpus of a DataConfig that has one."""
+    match config:
+        case TextData(corpus=str() as name):
+            return packaged(name)
+        case TextData(path=str() as path):
+            return folder(path)
+        case TokensData():
+            return token_corpus(config.path, config.vocab_size, config.dtype, config.separator)
+        case HubData():
+            return hub_corpus(Dataset(**{f.name: getattr(config, f.name) for f in fields(Dataset)}), config.tokenizer, config.separator)
+    raise ConfigError("kind", type(config).__name__, "has no corpus", "kinds: text, tokens, hub")

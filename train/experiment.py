@@ -1,0 +1,226 @@
+"""An experiment: models matched on an axis, trained on one or more parts, over seeds; planned before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from blocks.base import ConfigError, require
+from train.config import BudgetConfig, TrainConfig
+from train.data import Source, open_source
+from zoo.config import ModelConfig, load_model
+from zoo.match import Match, match
+from zoo.measures import MEASURES
+from zoo.schema import dotted, load_yaml, merge, parse
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberConfig:
+    """One model of an experiment."""
+
+    model: Any  # a model YAML's path (from the experiment's folder or configs/models), or a model's mapping
+    set: dict[str, Any] = field(default_factory=dict)  # changes to it
+    vary: tuple[str, ...] = ("width",)  # what the match may change: width, depth, blocks.NAME.KEY
+    train: dict[str, Any] = field(default_factory=dict)  # part -> changes to its training, such as {lr: 0.01}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchConfig:
+    """What is alike between the members of a part."""
+
+    reference: str  # the member that keeps its sizes
+    axis: str = "flops"  # flops | params | state
+    tolerance: float = 0.01  # largest relative mismatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartConfig:
+    """One data set with its training and its measures."""
+
+    data: dict[str, Any]  # see train.data
+    budget: BudgetConfig  # flops | tokens | steps, for each run
+    train: TrainConfig  # for every member, unless it changes it
+    set: dict[str, Any] = field(default_factory=dict)  # changes to every model, such as its vocab_size
+    measures: dict[str, Any] = field(default_factory=dict)  # a name -> {measure: its type, its fields}
+    members: tuple[str, ...] | None = None  # which models take part; null = all
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """What an experiment's YAML holds."""
+
+    name: str  # its folder's name under runs/
+    question: str  # what it answers
+    models: dict[str, Any]  # name -> MemberConfig
+    parts: dict[str, Any]  # name -> PartConfig
+    match: MatchConfig
+    seeds: tuple[int, ...] = (0, 1, 2)  # of the weights and the data order
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked experiment."""
+
+    config: ExperimentConfig
+    members: dict[str, MemberConfig]
+    parts: dict[str, PartConfig]
+    folder: Path  # of its YAML: model paths are looked up from here
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training run, fully decided."""
+
+    part: str
+    model: str
+    seed: int
+    config: ModelConfig
+    data: dict[str, Any]
+    train: TrainConfig
+    budget: BudgetConfig
+    steps: int
+    tokens: int
+    params: int
+    params_non_embedding: int
+    flops_train: int  # of the whole run
+    flops_sequence: int  # training FLOPs of one sequence
+    state_bytes: int  # after one training sequence
+    sizes: dict[str, int]  # what the match changed
+    mismatch: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.part}/{self.model}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of an experiment and the match of every part."""
+
+    experiment: Experiment
+    runs: tuple[PlannedRun, ...]
+    matches: dict[str, Match]
+    sources: dict[str, Source]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that `zoo plan --json` prints and plan.json holds."""
+        config = self.experiment.config
+        runs = [{k: v for k, v in asdict(replace(r, config=None)).items() if k not in ("config", "budget", "train")} for r in self.runs]  # type: ignore[type-var]
+        for row, run in zip(runs, self.runs, strict=True):
+            row |= {"lr": run.train.lr, "batch_size": run.train.batch_size, "data": self.sources[run.part].label}
+        worst = max((m.worst for m in self.matches.values()), default=0.0)
+        kept = {"axis": config.match.axis, "reference": config.match.reference, "tolerance": config.match.tolerance, "worst": worst}
+        data = {name: {"label": s.label, "fingerprint": s.fingerprint} for name, s in self.sources.items()}
+        return {"experiment": config.name, "question": config.question, "runs": runs, "match": kept, "data": data}
+
+
+def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Experiment:
+    """A checked experiment from its YAML. Raises ConfigError."""
+    path = Path(path)
+    values = merge(load_yaml(path), dotted(overrides or []))
+    config = parse(ExperimentConfig, values)
+    require(bool(config.models), "models", config.models, "an experiment needs at least one model")
+    require(bool(config.parts), "parts", config.parts, "an experiment needs at least one part")
+    require(bool(config.seeds) and len(set(config.seeds)) == len(config.seeds), "seeds", list(config.seeds), "must be different whole numbers")
+    require(config.name.replace("-", "").replace("_", "").isalnum(), "name", config.name, "must be letters, digits, - and _: it names a folder")
+    members = {name: parse(MemberConfig, m if isinstance(m, Mapping) else {"model": m}, f"models.{name}") for name, m in config.models.items()}
+    parts = {name: parse(PartConfig, part, f"parts.{name}") for name, part in config.parts.items()}
+    for name, part in parts.items():
+        _check_part(name, part, members)
+    for name, member in members.items():
+        unknown = set(member.train) - set(parts)
+        require(not unknown, f"models.{name}.train", ", ".join(sorted(unknown)), "names no part", f"Parts: {', '.join(parts)}")
+    return Experiment(config, members, parts, path.parent)
+
+
+def _check_part(name: str, part: PartConfig, members: Mapping[str, MemberConfig]) -> None:
+    for member in part.members or ():
+        require(member in members, f"parts.{name}.members", member, "is none of the models", f"Models: {', '.join(members)}")
+    for key, spec in part.measures.items():
+        parse_measure(spec, f"parts.{name}.measures.{key}")
+
+
+def parse_measure(spec: Any, place: str) -> tuple[str, Any]:
+    """(type, config) of a measure's mapping: {measure: TYPE, its fields}. Raises ConfigError."""
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("measure"), str):
+        raise ConfigError(place, spec, "must be a mapping with a measure", f"for example {{measure: recall}}; Measures: {', '.join(MEASURES)}")
+    kind = spec["measure"]
+    require(kind in MEASURES, f"{place}.measure", kind, "no such measure", f"Measures: {', '.join(MEASURES)}")
+    return kind, parse(MEASURES[kind].Config, {k: v for k, v in spec.items() if k != "measure"}, place)
+
+
+def model_of(experiment: Experiment, member: str, part: str) -> ModelConfig:
+    """The model of a member in a part, before the match. Raises ConfigError with the member's place."""
+    spec = experiment.members[member]
+    changes = merge(experiment.parts[part].set, spec.set)
+    try:
+        source = spec.model if isinstance(spec.model, Mapping) else _find(experiment.folder, str(spec.model))
+        return load_model(source, changes)
+    except ConfigError as error:
+        raise error.within(f"models.{member}") from None
+
+
+def _find(folder: Path, name: str) -> Path:
+    places = (folder / name, CONFIGS / "models" / name, Path(name))
+    for place in places:
+        if place.is_file():
+            return place
+    raise ConfigError("model", name, "there is no such file", f"looked in {', '.join(str(p.parent) for p in places[:2])}")
+
+
+def make_plan(experiment: Experiment) -> Plan:
+    """Match every part's models, turn budgets into steps. Trains nothing. Raises ConfigError."""
+    runs: list[PlannedRun] = []
+    matches, sources = {}, {}
+    for part in experiment.parts:
+        matches[part], sources[part] = _match_part(experiment, part)
+        for member in matches[part].models:
+            runs += [_planned(experiment, part, member, seed, matches[part]) for seed in experiment.config.seeds]
+    return Plan(experiment, tuple(runs), matches, sources)
+
+
+def _match_part(experiment: Experiment, part: str) -> tuple[Match, Source]:
+    spec, rule = experiment.parts[part], experiment.config.match
+    try:
+        source = open_source(spec.data, experiment.config.seeds[0])
+    except ConfigError as error:
+        raise error.within(f"parts.{part}") from None
+    names = spec.members or tuple(experiment.members)
+    models = {name: model_of(experiment, name, part) for name in names}
+    for name, model in models.items():
+        if model.vocab_size < source.vocab_size:
+            rule_text = f"the data has ids up to {source.vocab_size - 1}"
+            raise ConfigError(f"models.{name}.vocab_size", model.vocab_size, rule_text, f"parts.{part}.set: {{vocab_size: {source.vocab_size}}}")
+    vary = {name: experiment.members[name].vary for name in names}
+    found = match(models, reference=rule.reference, length=source.length, axis=rule.axis, vary=vary, tolerance=rule.tolerance)
+    return found, source
+
+
+def _planned(experiment: Experiment, part: str, member: str, seed: int, matched: Match) -> PlannedRun:
+    spec, found = experiment.parts[part], matched.models[member]
+    changes = experiment.members[member].train.get(part, {})
+    train = parse(TrainConfig, merge(asdict(spec.train), changes), f"models.{member}.train.{part}")
+    per_step = train.batch_size * train.accumulate
+    steps = spec.budget.steps_for(found.ledger.flops_train, matched.length, per_step)
+    return PlannedRun(
+        part=part,
+        model=member,
+        seed=seed,
+        config=found.config,
+        data=dict(spec.data),
+        train=train,
+        budget=spec.budget,
+        steps=steps,
+        tokens=steps * per_step * matched.length,
+        params=found.ledger.params,
+        params_non_embedding=found.ledger.params_non_embedding,
+        flops_train=steps * per_step * found.ledger.flops_train,
+        flops_sequence=found.ledger.flops_train,
+        state_bytes=found.ledger.state_bytes,
+        sizes=found.sizes,
+        mismatch=found.mismatch,
+    )

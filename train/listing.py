@@ -1,0 +1,95 @@
+"""What the command line prints of blocks, models, tasks, measures, plans and ledgers."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from blocks.catalogue import block_types, config_class
+from zoo.config import ModelConfig
+from zoo.ledger import Ledger
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def first_line(text: str | None) -> str:
+    """The first line of a docstring."""
+    return (text or "").strip().split("\n")[0]
+
+
+def blocks() -> list[dict[str, Any]]:
+    """The blocks of the house."""
+    rows = []
+    for name in block_types():
+        cls = config_class(name)
+        summary = first_line(importlib.import_module(f"blocks.{name}").__doc__)
+        rows.append({"type": name, "kind": cls.kind, "causal": cls.causal, "paper": cls.paper, "summary": summary})
+    return rows
+
+
+def models() -> list[dict[str, Any]]:
+    """The model configs that come with the house."""
+    return _yaml_files(CONFIGS / "models")
+
+
+def experiments() -> list[dict[str, Any]]:
+    """The experiments that come with the house."""
+    return _yaml_files(CONFIGS / "experiments")
+
+
+def tasks() -> list[dict[str, Any]]:
+    """The generated tasks."""
+    from zoo.tasks import TASKS
+
+    return [{"task": name, "summary": module.SUMMARY} for name, module in TASKS.items()]
+
+
+def measures() -> list[dict[str, Any]]:
+    """The measures."""
+    from zoo.measures import MEASURES
+
+    return [{"measure": name, "summary": module.SUMMARY} for name, module in MEASURES.items()]
+
+
+def _yaml_files(folder: Path) -> list[dict[str, Any]]:
+    rows = []
+    for path in sorted(folder.rglob("*.yaml")):
+        comment = path.read_text(encoding="utf-8").split("\n")[0].lstrip("# ")
+        rows.append({"path": str(path.relative_to(CONFIGS.parent)), "summary": comment})
+    return rows
+
+
+def table(title: str, rows: list[dict[str, Any]]) -> None:
+    """A list of equal rows as a table."""
+    made = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for key in rows[0] if rows else ():
+        made.add_column(key, overflow="fold")
+    for row in rows:
+        made.add_row(*(str(value) for value in row.values()))
+    Console().print(made)
+    Console().print()
+
+
+def show(name: str, config: ModelConfig, rows: Ledger) -> None:
+    """The ledger of a model, a row a layer."""
+    made = Table(title=f"{name}: d_model {config.d_model}, {config.pattern}", title_justify="left", box=None, header_style="bold")
+    for heading in ("", "block", "type"):
+        made.add_column(heading)
+    for heading in ("parameters", f"FLOPs, {rows.length} tokens", "executed FLOPs", "state bytes"):
+        made.add_column(heading, justify="right")
+    for row in rows.rows:
+        cost = row.cost
+        index = "" if row.index is None else str(row.index)
+        made.add_row(index, row.name, row.type, *(f"{n:,}" for n in (cost.params, cost.flops, cost.executed_flops, cost.state_bytes)))
+    total = rows.total
+    made.add_row("", "total", "", *(f"{n:,}" for n in (total.params, total.flops, total.executed_flops, total.state_bytes)), style="bold")
+    console = Console()
+    console.print(made)
+    console.print(
+        f"\nwithout the embedding {rows.params_non_embedding:,} parameters; training {rows.flops_train:,} FLOPs a sequence of {rows.length}\n"
+        "FLOPs: forward, one sequence, multiply-add = 2, what the mathematics needs (executed: what the chunked kernels spend)."
+    )

@@ -1,0 +1,95 @@
+"""What all measures share: the rows they return, and how a condition is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from blocks.base import ConfigError, require
+from zoo.model import Model
+from zoo.statistics import Interval
+
+Progress = Callable[[int, int], None]  # (tokens read, tokens in all)
+Documents = Sequence[Tensor]  # each (length,) int64
+
+
+class Row(NamedTuple):
+    """One measured number. low, high: 95 % interval over examples or documents, within one seed; NaN where there is none."""
+
+    condition: str  # "key=value;key=value"; "" = of the model as a whole
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int  # independent examples or documents
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a measure found. Curves are rows too."""
+
+    rows: tuple[Row, ...]
+
+    def row(self, metric: str, condition: str = "") -> Row:
+        """The row of this metric and condition. Raises KeyError."""
+        for found in self.rows:
+            if (found.metric, found.condition) == (metric, condition):
+                return found
+        raise KeyError(f"no row {metric!r} under {condition!r}")
+
+    def curve(self, metric: str, key: str) -> list[tuple[float, Row]]:
+        """(number of `key`, row) of every row of this metric whose condition has `key`, rising."""
+        found = [(float(parts(r.condition)[key]), r) for r in self.rows if r.metric == metric and key in parts(r.condition)]
+        return sorted(found, key=lambda pair: pair[0])
+
+
+class Measure(Protocol):
+    """A module of zoo.measures."""
+
+    SUMMARY: str  # one line
+    NEEDS_DOCUMENTS: bool  # whether `data` must be given
+    Config: type[Any]  # frozen keyword-only dataclass, read by zoo.schema.parse; raises ConfigError on impossible sizes
+
+    def run(
+        self, model: Model, config: Any, seed: int, *, data: Documents | None = None, progress: Progress | None = None
+    ) -> Result:
+        """Measure a model. `seed` draws examples and resamples, nothing else is random. `data`: documents, (length,) int64 each."""
+
+
+def condition(values: Mapping[str, Any]) -> str:
+    """{"length": 128, "depth": 0.5} -> "length=128;depth=0.5"."""
+    return ";".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items())
+
+
+def parts(text: str) -> dict[str, str]:
+    """The inverse of `condition`, values as text."""
+    return dict(part.split("=", 1) for part in text.split(";") if part)
+
+
+def row(where: Mapping[str, Any], metric: str, interval: Interval) -> Row:
+    """A row from an interval."""
+    return Row(condition(where), metric, *interval)
+
+
+def exact_row(where: Mapping[str, Any], metric: str, value: float, n: int) -> Row:
+    """A row of a number that has no sampling error (a size, a chance level)."""
+    return Row(condition(where), metric, value, value, value, n)
+
+
+def long_documents(data: Documents | None, count: int, length: int) -> Tensor:
+    """The first `length` tokens of the first `count` documents, (count, length); fewer where fewer are given, 2 at least.
+
+    Raises ConfigError for a missing, shorter or malformed document.
+    """
+    if data is None:
+        raise ConfigError("data", None, "this measure reads documents", "give a list of (length,) int64 tensors")
+    chosen = list(data[:count])
+    require(len(chosen) >= 2, "documents", len(chosen), "at least 2 documents are needed for an interval")
+    for i, document in enumerate(chosen):
+        require(document.ndim == 1, f"data.{i}", list(document.shape), "a document is one row of token ids")
+        require(len(document) >= length, f"data.{i}", len(document), f"is shorter than the {length} tokens to be read", "longer documents")
+    return torch.stack([document[:length] for document in chosen]).long()

@@ -1,0 +1,104 @@
+"""Passkey retrieval by length and depth: how long, and from how deep in filler, a model still finds one thing it was told.
+
+Teacher-forced: an example is right if the argmax over the whole vocabulary is right at every position of the answer.
+Depth 0 is the start of the filler (farthest from the question), 1 its end. Examples of different conditions are different.
+
+    condition  length=1024;depth=0.5    and, over all depths, length=1024
+    metrics    accuracy (exact match, Wilson); nll (nats an answer token, t over examples); chance
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from blocks.base import ConfigError, one_of, require
+from zoo.measures.base import Documents, Progress, Result, Row, exact_row, row
+from zoo.measures.reading import CALL_TOKENS, Answers, Counter, ask, evaluating
+from zoo.model import Model
+from zoo.statistics import mean_interval, wilson
+from zoo.tasks import passkey, passkey_tokens
+from zoo.tasks.base import Batch
+
+SUMMARY = "passkey retrieval: exact match by length and depth, in bytes or in the tokens of mqar"
+NEEDS_DOCUMENTS = False
+FORMS = ("bytes", "tokens")
+BYTES = 256
+
+Draw = Callable[[int, int, int], Batch]  # (seed, first example, how many)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Sizes of the measure."""
+
+    form: str = "bytes"  # bytes (text, for byte models) | tokens (one pair of mqar, for models trained on that)
+    lengths: tuple[int, ...] = (256, 512, 1024)  # tokens that are read
+    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)  # share of the filler before the passkey
+    digits: int = 5  # of the number, in bytes
+    filler: str | None = None  # bytes: filler | text (from the documents); tokens: noise | zero; null: the first
+    vocab_size: int | None = None  # of the token form; null: the model's
+    examples: int = 32  # a length and depth
+    call_tokens: int = CALL_TOKENS  # tokens that one forward call reads
+
+    def __post_init__(self) -> None:
+        one_of("form", self.form, FORMS)
+        require(len(self.lengths) >= 1, "lengths", self.lengths, "needs at least one")
+        require(len(self.depths) >= 1, "depths", self.depths, "needs at least one")
+        require(self.examples >= 2, "examples", self.examples, "must be at least 2")
+        require(self.call_tokens >= 1, "call_tokens", self.call_tokens, "must be positive")
+
+
+def run(model: Model, config: Config, seed: int, *, data: Documents | None = None, progress: Progress | None = None) -> Result:
+    """See the module. `data` is read only for `filler: text`: its bytes are the haystack."""
+    grid = [(length, depth) for length in config.lengths for depth in config.depths]
+    tasks = [_task(model, config, length, depth, data) for length, depth in grid]
+    counter = Counter(sum(length for length, _ in grid) * config.examples, progress)
+    answers: dict[tuple[int, float], Answers] = {}
+    with evaluating(model):
+        for index, ((length, depth), (generate, _)) in enumerate(zip(grid, tasks, strict=True)):
+            examples = partial(generate, seed)
+            first = index % len(config.depths) * config.examples  # other numbers at every depth
+            answers[length, depth] = ask(model, examples, first, config.examples, length, config.call_tokens, counter)
+    chance = tasks[0][1]
+    rows = [r for (length, depth), found in answers.items() for r in _rows({"length": length, "depth": float(depth)}, found, chance)]
+    for length in config.lengths:
+        pooled = (np.concatenate(column) for column in zip(*(answers[length, depth] for depth in config.depths), strict=True))
+        rows += _rows({"length": length}, Answers(*pooled), chance)
+    return Result(tuple(rows))
+
+
+def _task(model: Model, config: Config, length: int, depth: float, data: Documents | None) -> tuple[Draw, float]:
+    """(generate(seed, start, count), chance level) of one condition."""
+    known = model.config.vocab_size
+    if config.form == "bytes":
+        require(known >= BYTES, "form", config.form, f"needs a model of bytes, this one has {known} ids", "form: tokens")
+        task = passkey.Config(length=length, digits=config.digits, depth=depth, haystack=config.filler or "filler")
+        text = _text(data) if task.haystack == "text" else None
+        return lambda seed, start, count: passkey.generate(task, seed, start, count, text), passkey.chance(task)
+    vocab = config.vocab_size or known
+    require(vocab <= known, "vocab_size", vocab, f"the model has only {known} ids")
+    tokens = passkey_tokens.Config(vocab_size=vocab, length=length, depth=depth, filler=config.filler or "noise")
+    return lambda seed, start, count: passkey_tokens.generate(tokens, seed, start, count), passkey_tokens.chance(tokens)
+
+
+def _text(data: Documents | None) -> bytes:
+    if not data:
+        raise ConfigError("filler", "text", "needs documents", "filler: filler")
+    joined = torch.cat(list(data))
+    require(bool((joined < BYTES).all()), "filler", "text", "needs documents of bytes")
+    return bytes(joined.tolist())
+
+
+def _rows(where: dict[str, Any], answers: Answers, chance: float) -> list[Row]:
+    n = len(answers.exact)
+    return [
+        row(where, "accuracy", wilson(int(answers.exact.sum()), n)),
+        row(where, "nll", mean_interval(answers.nll)),
+        exact_row(where, "chance", chance, n),
+    ]
