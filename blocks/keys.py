@@ -23,7 +23,7 @@ class Keys(NamedTuple):
     documents: Tensor | None  # (b, s) int64: running count of documents in the row, -1 = padding; None = plain
 
 
-def append(past: Keys | None, keys: Float[Tensor, "b t m e"], values: Float[Tensor, "b t m w"], ctx: Context) -> Keys:
+def append(past: Keys | None, keys: Float[Tensor, "b t n e"], values: Float[Tensor, "b t m w"], ctx: Context) -> Keys:
     """The cache after a piece of text: the last t entries of each row are its tokens (of a padded row: the last t - pads)."""
     positions, documents = (None, None) if ctx.documents is None else (ctx.positions, ctx.documents)
     if past is None:

@@ -45,7 +45,7 @@ class Config(base.Config):
         require(self.inner(d_model) >= 1, "expand", self.expand, f"must give at least one channel at d_model {d_model}")
         require(self.rank(d_model) >= 1, "dt_rank", self.dt_rank, "must be at least 1")
         require(0 < self.dt_min <= self.dt_max, "dt_min", self.dt_min, f"must be above 0 and at most dt_max = {self.dt_max}")
-        require(0 < self.dt_floor, "dt_floor", self.dt_floor, "must be above 0")
+        require(self.dt_floor > 0, "dt_floor", self.dt_floor, "must be above 0")
         one_of("norm_bcdt", self.norm_bcdt, ("none", "plain", "weighted"))
 
     def inner(self, d_model: int) -> int:

@@ -1,10 +1,10 @@
 """RWKV-6's time mixer (Finch): matrix memory, a decay for every key channel and token (Peng et al., arXiv:2404.05892).
 
-    d = x_{t-1} - x_t;  m = tanh((x + d mix_x) W_down) split in five, each times its own W_up
-    x_s = x + d (mix_s + m_s)                                              for s in w, k, v, r, g
-    g = -exp(w_0 + tanh(x_w D_down) D_up);  r, k, v = W_r x_r, W_k x_k, W_v x_v
-    S_t = diag(exp g) S_{t-1} + k v^T;      o = (S_{t-1} + diag(u) k v^T)^T r
-    out = W_o (GroupNorm_heads(o) silu(W_g x_g))
+d = x_{t-1} - x_t;  m = tanh((x + d mix_x) W_down) split in five, each times its own W_up
+x_s = x + d (mix_s + m_s)                                              for s in w, k, v, r, g
+g = -exp(w_0 + tanh(x_w D_down) D_up);  r, k, v = W_r x_r, W_k x_k, W_v x_v
+S_t = diag(exp g) S_{t-1} + k v^T;      o = (S_{t-1} + diag(u) k v^T)^T r
+out = W_o (GroupNorm_heads(o) silu(W_g x_g))
 """
 
 from dataclasses import dataclass

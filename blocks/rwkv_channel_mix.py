@@ -1,8 +1,8 @@
 """RWKV's channel mixer: a squared-ReLU MLP that also sees the token before (arXiv:2404.05892, version 7: arXiv:2503.14456).
 
-    mix(m) = x_t + (x_{t-1} - x_t) m
-    version 6:  y = sigmoid(W_r mix(m_r)) * W_v relu(W_k mix(m_k))^2
-    version 7:  y = W_v relu(W_k mix(m_k))^2
+mix(m) = x_t + (x_{t-1} - x_t) m
+version 6:  y = sigmoid(W_r mix(m_r)) * W_v relu(W_k mix(m_k))^2
+version 7:  y = W_v relu(W_k mix(m_k))^2
 """
 
 from dataclasses import dataclass

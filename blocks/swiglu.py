@@ -1,6 +1,6 @@
 """SwiGLU: a gated channel mixer (Shazeer, arXiv:2002.05202).
 
-    y = W_down (silu(W_gate x) * W_up x)
+y = W_down (silu(W_gate x) * W_up x)
 """
 
 from dataclasses import dataclass

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from blocks.base import ConfigError
+from train.failure import ExperimentFailed
 
 
 class _Parser(argparse.ArgumentParser):
     """argparse's errors in the house's words."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(self.prog, None, message, f"help: {self.prog} --help")
+        raise ConfigError("command line", None, message, f"see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,23 +26,34 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Run one command; its exit code."""
-    from train.run import TrainingFailed
-
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parse(argv)
         arguments.command(arguments)
     except ConfigError as error:
         print(f"zoo: {error}", file=sys.stderr)
         return 2
-    except TrainingFailed as error:
-        print(f"zoo: training stopped: {error}", file=sys.stderr)
-        return 1
+    except ExperimentFailed as error:
+        print(f"zoo: {error}", file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         print("zoo: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of a pipe left early
         return 1
     return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; overrides (key=value) may stand before and after flags, which argparse alone does not allow."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    late = [text for text in rest if "=" in text and not text.startswith("-")]
+    unknown = [text for text in rest if text not in late]
+    if unknown or (late and "overrides" not in arguments):
+        parser.error(f"unknown arguments: {' '.join(unknown or late)}")
+    if late:
+        arguments.overrides = [*arguments.overrides, *late]
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("check", "the contract, on one block", check, [("type", {"help": "a block's type"}), OVERRIDES, WIDTH, PLUGINS])
     add("plan", "sizes, steps, FLOPs and mismatch of an experiment; trains nothing", plan, [EXPERIMENT, OVERRIDES, JSON])
-    add("run", "plan, train, measure and report an experiment; resumable", run_, [EXPERIMENT, OVERRIDES, OUT])
-    add("measure", "measure a trained run", measure, [("run", {"help": "a run's folder"}), ("names", {"nargs": "*"})])
+    add("run", "plan, train, measure and report an experiment; resumable", run_, [EXPERIMENT, OVERRIDES, OUT, WORKERS, THREADS])
+    add("measure", "measure a trained run", measure, [("run", {"help": "a run's folder"}), ("overrides", {"nargs": "*", "metavar": "MEASURE or key=value"})])
     add("report", "rebuild report.html of an experiment's folder", report, [("folder", {"help": "an experiment's folder"})])
     return parser
 
@@ -68,6 +80,9 @@ PLUGINS = ("--plugin", {"action": "append", "default": [], "help": "a package wh
 OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "changes, such as blocks.M.d_state=32"})
 EXPERIMENT = ("experiment", {"help": "an experiment's YAML"})
 OUT = ("--out", {"default": None, "help": "the experiment's folder (default runs/NAME)"})
+
+WORKERS = ("--workers", {"type": int, "default": None, "help": "runs beside each other (default: one a core, one on a GPU)"})
+THREADS = ("--threads", {"type": int, "default": 1, "help": "threads of each run (default 1); equal numbers need equal threads"})
 
 
 def _adder(commands: Any) -> Callable[[str, str, Callable[[argparse.Namespace], None], list[tuple[str, dict[str, Any]]]], None]:
@@ -139,17 +154,22 @@ def plan(arguments: argparse.Namespace) -> None:
 
 def run_(arguments: argparse.Namespace) -> None:
     """zoo run EXPERIMENT [key=value ...] [--out FOLDER]"""
-    from train.experiment import load_experiment, run_experiment
+    from train.experiment import load_experiment
+    from train.report import build_report, print_table
+    from train.runner import run_experiment
 
-    run_experiment(load_experiment(arguments.experiment, arguments.overrides), arguments.out)
+    experiment = load_experiment(arguments.experiment, arguments.overrides)
+    folder = run_experiment(experiment, arguments.out, workers=arguments.workers, threads=arguments.threads)
+    print_table(folder)
+    print(f"\nreport: {build_report(folder)}")
 
 
 def measure(arguments: argparse.Namespace) -> None:
     """zoo measure RUN [MEASURE ...] [key=value ...]"""
     from train.measuring import measure_run
 
-    names = [text for text in arguments.names if "=" not in text]
-    measure_run(arguments.run, names, [text for text in arguments.names if "=" in text])
+    names = [text for text in arguments.overrides if "=" not in text]
+    measure_run(arguments.run, names, [text for text in arguments.overrides if "=" in text])
 
 
 def report(arguments: argparse.Namespace) -> None:

@@ -18,8 +18,8 @@ STATES = ("none", "pass", "tbptt")
 class TrainConfig:
     """How a model is trained."""
 
-    batch_size: int = 32  # sequences a step
-    accumulate: int = 1  # pieces that a step's sequences are read in, to save memory; divides batch_size
+    batch_size: int = 32  # sequences read at once
+    accumulate: int = 1  # batches a step of the optimiser
     lr: float = 3e-3  # the highest learning rate
     betas: tuple[float, float] = (0.9, 0.95)  # of AdamW
     eps: float = 1e-8  # of AdamW
@@ -34,24 +34,28 @@ class TrainConfig:
     device: str = "auto"  # auto | cpu | cuda
     state: str = "none"  # what rows start from: none | pass (another sequence's final state) | tbptt (their own last one)
     state_share: float = 1.0  # pass: the share of rows that do; the others start from nothing
-    growing_state: str = "refuse"  # with pass, tbptt: layers whose state grows with the text: refuse | restart (anew in every step)
+    growing_state: str = "refuse"  # of full attention, with pass and tbptt: refuse | restart (anew in every step) | keep
     diverged: float | None = 3.0  # stop when the smoothed loss is this many times its best and above a uniform guess; null = never
     log_every: int = 10  # steps a row of metrics.csv
     checkpoint_every: int = 500  # steps
     validate_every: int | None = None  # steps; null = never
-    validate_batches: int = 8  # batches of the validation source, always the same
-    loggers: tuple[Any, ...] = ("csv", "tensorboard")  # csv (metrics.csv, always written), tensorboard, {class: package.Logger, its arguments}
+    validate_rows: int = 64  # held-out sequences a condition, always the same
+    loggers: tuple[Any, ...] = (
+        "csv",
+        "tensorboard",
+    )  # csv = metrics.csv, always there; {class: package.Logger, its arguments}
 
-    def check(self) -> None:
-        """Raise ConfigError (place = the field's name) on impossible values."""
+    @property
+    def sequences_per_step(self) -> int:
+        return self.batch_size * self.accumulate
+
+    def __post_init__(self) -> None:
         _check_numbers(self)
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("precision", self.precision, ("fp32", "bf16"))
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         one_of("state", self.state, STATES)
-        one_of("growing_state", self.growing_state, ("refuse", "restart"))
-        divides = self.batch_size % self.accumulate == 0
-        require(divides, "accumulate", self.accumulate, f"must divide batch_size {self.batch_size}")
+        one_of("growing_state", self.growing_state, ("refuse", "restart", "keep"))
         require(self.diverged is None or self.diverged > 1, "diverged", self.diverged, "must be above 1, or null for never")
         require(self.clip is None or self.clip > 0, "clip", self.clip, "must be above 0, or null for no clipping")
         for entry in self.loggers:
@@ -60,7 +64,7 @@ class TrainConfig:
 
 
 def _check_numbers(config: TrainConfig) -> None:
-    for name in ("batch_size", "accumulate", "log_every", "checkpoint_every", "validate_batches"):
+    for name in ("batch_size", "accumulate", "log_every", "checkpoint_every", "validate_rows"):
         require(getattr(config, name) >= 1, name, getattr(config, name), "must be at least 1")
     for name in ("warmup", "decay_share", "final_lr", "state_share"):
         require(0 <= getattr(config, name) <= 1, name, getattr(config, name), "is a share: 0 to 1")
@@ -68,23 +72,35 @@ def _check_numbers(config: TrainConfig) -> None:
         require(getattr(config, name) > 0, name, getattr(config, name), "must be above 0")
     require(config.weight_decay >= 0, "weight_decay", config.weight_decay, "must be at least 0")
     require(all(0 <= b < 1 for b in config.betas), "betas", config.betas, "must lie in [0, 1)")
-    require(config.validate_every is None or config.validate_every >= 1, "validate_every", config.validate_every, "must be at least 1, or null")
+    every = config.validate_every
+    require(every is None or every >= 1, "validate_every", every, "must be at least 1, or null for never")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class BudgetConfig:
     """How long a run trains: exactly one of these."""
 
     flops: float | None = None  # forward and backward, the ledger's
     tokens: float | None = None  # read in training
     steps: int | None = None  # of the optimiser
 
-    def check(self) -> None:
-        """Raise ConfigError unless exactly one is given, above 0."""
+    def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         require(len(given) == 1, "", given or None, "needs exactly one of flops, tokens, steps", "for example {flops: 1e15}")
         (name, value), *_ = given.items()
         require(0 < value < float("inf"), name, value, "must be above 0")
+
+    def steps_for(self, flops_train: float, length: float, sequences: int) -> int:
+        """The whole number of steps nearest to the budget, at least 1.
+
+        flops_train: forward and backward of one sequence of `length` tokens (means, where lengths are mixed); sequences: a step.
+        """
+        if self.steps is not None:
+            return self.steps
+        if self.tokens is not None:
+            return max(1, round(self.tokens / (sequences * length)))
+        require(flops_train > 0, "flops", self.flops, "this model costs no FLOPs", "use tokens or steps")
+        return max(1, round((self.flops or 0) / (sequences * flops_train)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,18 +111,18 @@ class RunSpec:
     model: ModelConfig
     data: dict[str, Any]  # read by train.data
     train: TrainConfig
-    budget: Budget
+    budget: BudgetConfig
     seed: int = 0  # of the weights, of dropout, and of the data's order
+    steps: int | None = None  # of the optimiser; null = what the budget buys
 
-    def check(self) -> None:
-        """Raise ConfigError (place = the full key) on anything that can't be run."""
+    def __post_init__(self) -> None:
         require(bool(self.name), "name", self.name, "must not be empty")
         require(0 <= self.seed < 2**31, "seed", self.seed, "must be in [0, 2^31)")
-        for key, check in (("model", lambda: validate(self.model)), ("train", self.train.check), ("budget", self.budget.check)):
-            try:
-                check()
-            except ConfigError as error:
-                raise error.within(key) from None
+        require(self.steps is None or self.steps >= 1, "steps", self.steps, "must be at least 1, or null for what the budget buys")
+        try:
+            validate(self.model)
+        except ConfigError as error:
+            raise error.within("model") from None
 
     def resolved(self, steps: int) -> dict[str, Any]:
         """config.yaml as a plain mapping: every default written out, and the steps that the budget came to."""
@@ -123,18 +139,15 @@ class RunSpec:
 
 def run_spec(values: Mapping[str, Any]) -> RunSpec:
     """A checked RunSpec from a mapping; a resolved config.yaml is one. Raises ConfigError."""
-    spec = parse(RunSpec, {key: value for key, value in values.items() if key != "steps"})
-    spec.check()
-    return spec
+    return parse(RunSpec, values)
 
 
 def model_mapping(config: ModelConfig) -> dict[str, Any]:
     """A ModelConfig as YAML would hold it: every block with all its fields, no `like`."""
     used = {name for layer in config.layers for name in layer}
     values = plain({f.name: getattr(config, f.name) for f in fields(config)} | {"tokens": asdict(config.tokens)})
-    values["blocks"] = {
-        name: {"type": named.type, "share": named.share} | plain(asdict(named.config)) for name, named in config.named.items() if name in used
-    }
+    blocks = {name: block for name, block in config.named.items() if name in used}
+    values["blocks"] = {name: {"type": b.type, "share": b.share} | plain(asdict(b.config)) for name, b in blocks.items()}
     return values
 
 

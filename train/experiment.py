@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from blocks.base import ConfigError, require
-from train.config import BudgetConfig, TrainConfig
+from train.config import BudgetConfig, RunSpec, TrainConfig
 from train.data import Source, open_source
+from train.measuring import parse_measure
+from train.spending import Spending
 from zoo.config import ModelConfig, load_model
 from zoo.match import Match, match
-from zoo.measures import MEASURES
 from zoo.schema import dotted, load_yaml, merge, parse
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -45,7 +46,7 @@ class PartConfig:
     budget: BudgetConfig  # flops | tokens | steps, for each run
     train: TrainConfig  # for every member, unless it changes it
     set: dict[str, Any] = field(default_factory=dict)  # changes to every model, such as its vocab_size
-    measures: dict[str, Any] = field(default_factory=dict)  # a name -> {measure: its type, its fields}
+    measures: dict[str, Any] = field(default_factory=dict)  # a name -> {measure: its type (the name if left out), its fields}
     members: tuple[str, ...] | None = None  # which models take part; null = all
 
 
@@ -77,24 +78,41 @@ class PlannedRun:
 
     part: str
     model: str
-    seed: int
-    config: ModelConfig
-    data: dict[str, Any]
-    train: TrainConfig
-    budget: BudgetConfig
-    steps: int
-    tokens: int
+    spec: RunSpec
+    tokens: int  # read in training
     params: int
     params_non_embedding: int
     flops_train: int  # of the whole run
-    flops_sequence: int  # training FLOPs of one sequence
+    flops_sequence: int  # forward and backward of one sequence
     state_bytes: int  # after one training sequence
     sizes: dict[str, int]  # what the match changed
-    mismatch: float
+    mismatch: float  # on the match's axis
+    measures: dict[str, tuple[str, Any]]  # name -> (type, Config)
 
     @property
-    def name(self) -> str:
-        return f"{self.part}/{self.model}-seed{self.seed}"
+    def seed(self) -> int:
+        return self.spec.seed
+
+    def as_dict(self, data: str) -> dict[str, Any]:
+        """One entry of plan.json's runs."""
+        train = self.spec.train
+        return {
+            "part": self.part,
+            "model": self.model,
+            "seed": self.seed,
+            "params": self.params,
+            "params_non_embedding": self.params_non_embedding,
+            "flops_train": self.flops_train,
+            "flops_sequence": self.flops_sequence,
+            "state_bytes": self.state_bytes,
+            "tokens": self.tokens,
+            "steps": self.spec.steps,
+            "lr": train.lr,
+            "batch_size": train.sequences_per_step,
+            "sizes": self.sizes,
+            "mismatch": self.mismatch,
+            "data": data,
+        }
 
 
 @dataclass(frozen=True)
@@ -109,13 +127,20 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """The object that `zoo plan --json` prints and plan.json holds."""
         config = self.experiment.config
-        runs = [{k: v for k, v in asdict(replace(r, config=None)).items() if k not in ("config", "budget", "train")} for r in self.runs]  # type: ignore[type-var]
-        for row, run in zip(runs, self.runs, strict=True):
-            row |= {"lr": run.train.lr, "batch_size": run.train.batch_size, "data": self.sources[run.part].label}
-        worst = max((m.worst for m in self.matches.values()), default=0.0)
-        kept = {"axis": config.match.axis, "reference": config.match.reference, "tolerance": config.match.tolerance, "worst": worst}
-        data = {name: {"label": s.label, "fingerprint": s.fingerprint} for name, s in self.sources.items()}
-        return {"experiment": config.name, "question": config.question, "runs": runs, "match": kept, "data": data}
+        worst = max(m.worst for m in self.matches.values())
+        return {
+            "experiment": config.name,
+            "question": config.question,
+            "runs": [run.as_dict(self.sources[run.part].label) for run in self.runs],
+            "match": {"axis": config.match.axis, "reference": config.match.reference, "tolerance": config.match.tolerance, "worst": worst},
+            "measures": {part: _kinds(self.runs, part) for part in self.sources},
+            "data": {name: {"label": s.label, "fingerprint": s.fingerprint, "length": s.length} for name, s in self.sources.items()},
+        }
+
+
+def _kinds(runs: Sequence[PlannedRun], part: str) -> dict[str, str]:
+    """The measures of a part: name -> type."""
+    return {name: kind for run in runs if run.part == part for name, (kind, _) in run.measures.items()}
 
 
 def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Experiment:
@@ -140,17 +165,6 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
 def _check_part(name: str, part: PartConfig, members: Mapping[str, MemberConfig]) -> None:
     for member in part.members or ():
         require(member in members, f"parts.{name}.members", member, "is none of the models", f"Models: {', '.join(members)}")
-    for key, spec in part.measures.items():
-        parse_measure(spec, f"parts.{name}.measures.{key}")
-
-
-def parse_measure(spec: Any, place: str) -> tuple[str, Any]:
-    """(type, config) of a measure's mapping: {measure: TYPE, its fields}. Raises ConfigError."""
-    if not isinstance(spec, Mapping) or not isinstance(spec.get("measure"), str):
-        raise ConfigError(place, spec, "must be a mapping with a measure", f"for example {{measure: recall}}; Measures: {', '.join(MEASURES)}")
-    kind = spec["measure"]
-    require(kind in MEASURES, f"{place}.measure", kind, "no such measure", f"Measures: {', '.join(MEASURES)}")
-    return kind, parse(MEASURES[kind].Config, {k: v for k, v in spec.items() if k != "measure"}, place)
 
 
 def model_of(experiment: Experiment, member: str, part: str) -> ModelConfig:
@@ -179,7 +193,7 @@ def make_plan(experiment: Experiment) -> Plan:
     for part in experiment.parts:
         matches[part], sources[part] = _match_part(experiment, part)
         for member in matches[part].models:
-            runs += [_planned(experiment, part, member, seed, matches[part]) for seed in experiment.config.seeds]
+            runs += [_planned(experiment, part, member, seed, matches[part], sources[part]) for seed in experiment.config.seeds]
     return Plan(experiment, tuple(runs), matches, sources)
 
 
@@ -200,27 +214,33 @@ def _match_part(experiment: Experiment, part: str) -> tuple[Match, Source]:
     return found, source
 
 
-def _planned(experiment: Experiment, part: str, member: str, seed: int, matched: Match) -> PlannedRun:
+def _planned(experiment: Experiment, part: str, member: str, seed: int, matched: Match, source: Source) -> PlannedRun:
     spec, found = experiment.parts[part], matched.models[member]
-    changes = experiment.members[member].train.get(part, {})
-    train = parse(TrainConfig, merge(asdict(spec.train), changes), f"models.{member}.train.{part}")
-    per_step = train.batch_size * train.accumulate
-    steps = spec.budget.steps_for(found.ledger.flops_train, matched.length, per_step)
-    return PlannedRun(
-        part=part,
-        model=member,
-        seed=seed,
-        config=found.config,
+    place = f"models.{member}.train.{part}"
+    train = parse(TrainConfig, merge(asdict(spec.train), experiment.members[member].train.get(part, {})), place)
+    spending = Spending(found.config, source.lengths, train.sequences_per_step)
+    steps = spending.steps(spec.budget)
+    run = RunSpec(
+        name=f"{experiment.config.name}/{part}/{member}",
+        model=found.config,
         data=dict(spec.data),
         train=train,
         budget=spec.budget,
+        seed=seed,
         steps=steps,
-        tokens=steps * per_step * matched.length,
+    )
+    where = f"parts.{part}.measures"
+    return PlannedRun(
+        part=part,
+        model=member,
+        spec=run,
+        tokens=spending.tokens(steps),
         params=found.ledger.params,
         params_non_embedding=found.ledger.params_non_embedding,
-        flops_train=steps * per_step * found.ledger.flops_train,
+        flops_train=spending.flops(steps),
         flops_sequence=found.ledger.flops_train,
         state_bytes=found.ledger.state_bytes,
         sizes=found.sizes,
         mismatch=found.mismatch,
+        measures={name: parse_measure(name, m, f"{where}.{name}", source.length) for name, m in spec.measures.items()},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from zoo.measures.base import Row
-from zoo.statistics import mean_interval
+from zoo.statistics import Interval, mean_interval
 
 COLUMNS = ("experiment", "model", "seed", "measure", "condition", "metric", "value", "low", "high", "n", "part")
 ALL = "all"  # the seed of rows that join the seeds
@@ -39,17 +40,27 @@ def record(experiment: str, part: str, model: str, seed: int, measure: str, row:
 
 
 def joined(records: Iterable[Record]) -> list[Record]:
-    """For every model, measure, condition and metric the mean over seeds with its t-interval; n counts the seeds."""
+    """For every model, measure, condition and metric what the seeds say together; n counts the seeds.
+
+    The mean with its t-interval; where a value is infinite (a collapse that never came) the median with the range.
+    """
     groups: dict[tuple[str, ...], list[Record]] = {}
     for r in records:
         groups.setdefault((r.experiment, r.part, r.model, r.measure, r.condition, r.metric), []).append(r)
     rows = []
     for (experiment, part, model, measure, condition, metric), members in groups.items():
-        found = mean_interval([m.value for m in members])
+        found = _over_seeds([m.value for m in members])
         rows.append(
             Record(experiment, model, ALL, measure, condition, metric, found.value, found.low, found.high, len(members), part)
         )
     return rows
+
+
+def _over_seeds(values: list[float]) -> Interval:
+    if all(math.isfinite(v) for v in values):
+        return mean_interval(values)
+    low, middle, high = sorted(values)[0], sorted(values)[len(values) // 2], sorted(values)[-1]
+    return Interval(middle, low, high, len(values))
 
 
 def write(path: Path, records: Sequence[Record]) -> None:

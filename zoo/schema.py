@@ -73,7 +73,10 @@ def parse(cls: type[T], values: Any, place: str = "") -> T:
         no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if no_default and field.name not in ready:
             raise ConfigError(_join(place, field.name), None, f"is missing: {_what(cls)} needs it")
-    return cls(**ready)
+    try:
+        return cls(**ready)
+    except ConfigError as error:  # what the dataclass itself refuses: its own field's name is the place
+        raise error.within(place) if place else error from None
 
 
 def check_keys(values: Mapping[Any, Any], allowed: list[str], place: str, what: str) -> None:

@@ -5,6 +5,7 @@ Every interval is two-sided; one that the data can't give (a single value) is Na
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -37,10 +38,10 @@ def wilson(successes: float, n: float, level: float = LEVEL) -> Interval:
     """Wilson's score interval of a proportion (Wilson 1927). `successes` of `n` independent trials; both may be effective sizes."""
     if not 0 <= successes <= n or n <= 0:
         raise ValueError(f"successes must be 0 .. n of n > 0 trials, not {successes} of {n}")
-    z, p = stats.norm.ppf((1 + level) / 2), successes / n
-    centre, spread = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    z, p = float(stats.norm.ppf((1 + level) / 2)), successes / n
+    centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low, high = (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
-    return Interval(p, 0.0 if successes == 0 else float(low), 1.0 if successes == n else float(high), int(n))
+    return Interval(p, 0.0 if successes == 0 else low, 1.0 if successes == n else high, int(n))
 
 
 def clustered_proportion(shares: ArrayLike, trials: int, level: float = LEVEL) -> Interval:
@@ -64,7 +65,8 @@ def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     n, mean = len(x), float(x.mean())
     if n == 1:
         return Interval(mean, np.nan, np.nan, 1)
-    half = student(n, level) * float(x.std(ddof=1)) / np.sqrt(n)
+    with np.errstate(invalid="ignore"):  # infinite values have no spread: NaN bounds
+        half = student(n, level) * float(x.std(ddof=1)) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n)
 
 

@@ -37,9 +37,11 @@ def executed_flops(
     softcap: bool = False,
     sink_logits: bool = False,
     maps: int = 1,
+    packed: bool = False,
 ) -> int:
-    """Dense tiles of the chunked room; where torch's fused attention serves, the whole length x length square."""
-    if maps == 1 and fused(length, length, window, softcap=softcap, sink_logits=sink_logits, same_width=key == value):
+    """Dense tiles of the chunked room; where torch's fused attention serves (never where documents were given: `packed`), the
+    whole length x length square."""
+    if maps == 1 and not packed and fused(length, length, window, softcap=softcap, sink_logits=sink_logits, same_width=key == value):
         pairs = length * length
     else:
         pairs = sum(tile.pairs for tile in tiles(length, length, window, sink_tokens))

@@ -6,6 +6,7 @@ BLOCK = 256  # queries a tile, where each tile takes its keys as one slice
 BAND = 256  # widest window whose blocks are as long as the window and run side by side in one matmul
 ROWS = 32  # shortest block of a band
 SEGMENT = 4096  # queries that run side by side at most: bounds memory
+KEPT = 2**25  # weights that a call keeps for its backward pass at most; more are recomputed, tile by tile
 
 
 class Tile(NamedTuple):

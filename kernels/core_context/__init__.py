@@ -14,9 +14,10 @@ of keys that already carry their position embedding; a core has no position of i
 from `local` to local + g - 1 of the latest tokens, or all of them where there are no more; nothing twice, nothing left out.
 o = softmax(scale [q . cores_k ; q . k]) [cores_v ; v], scale 1/sqrt(e) by default. local >= all positions, or g = 1, is causal attention.
 
-q (b, t, h, e); k (b, s, m, e), v (b, s, m, f) with m dividing h, the queries the last t of the s keys, of which earlier ones than the
-first query needs may be gone; cores_k (b, p, h, e), cores_v (b, p, h, f), for each document all from its first on; positions and documents
-(b, t) int64 of the queries (None = one document; -1 = leading padding, whose output is 0); core_documents (b, p) non-decreasing, -1 = leading padding.
+q (b, t, h, e); k (b, s, m, e), v (b, s, m, f) with m dividing h: the queries are the last t of the s keys, and keys that no query
+needs may be gone. cores_k (b, p, h, e), cores_v (b, p, h, f): of each document all cores from its first on. positions (b, t)
+int64 of the queries. documents (b, t) int64 of the queries, -1 = leading padding, whose output is 0, and core_documents (b, p),
+non-decreasing, -1 = leading padding; None = one document.
 Source: Core Context Aware Transformers, arXiv:2412.12465 (visibility and pooling as in its published code).
 """
 

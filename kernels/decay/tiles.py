@@ -37,10 +37,8 @@ def pass_states(first: Tensor, written: Tensor, carry: Tensor | None) -> tuple[T
 
     first (b, n, k, r, v); written (b, c, n, k, r, v), what each tile adds; carry: what it keeps, None = all.
     """
-    if carry is None:
-        sums = torch.cat([first[:, None], written], 1).cumsum(1)
-        return sums[:, :-1], sums[:, -1]
     states = [first]
-    for new, kept in zip(written.unbind(1), carry.unbind(1), strict=True):
-        states.append(torch.addcmul(new, kept, states[-1]))
+    kept = [None] * written.shape[1] if carry is None else carry.unbind(1)
+    for new, keep in zip(written.unbind(1), kept, strict=True):
+        states.append(states[-1] + new if keep is None else torch.addcmul(new, keep, states[-1]))
     return torch.stack(states[:-1], 1), states[-1]

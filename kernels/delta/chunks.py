@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MIN_LOG_DECAY = -80.0  # exp(-80) = 2e-35: what is left of a state is below every rounding, and no denormal slows exp down
+from kernels.delta.transport import MIN_LOG_DECAY
 
 
 class Layout(NamedTuple):
@@ -23,7 +23,13 @@ class Layout(NamedTuple):
     c: int
 
     @staticmethod
-    def of(b: int, t: int, h: int, chunk: int) -> "Layout":
+    def of(x: Tensor, chunk: int) -> "Layout":
+        """x (b, t, h, ...) in chunks of at most `chunk` tokens."""
+        b, t, h, *_ = x.shape
+        return Layout.sized(b, t, h, chunk)
+
+    @staticmethod
+    def sized(b: int, t: int, h: int, chunk: int) -> "Layout":
         if chunk < 1 or chunk & (chunk - 1):
             raise ValueError(f"chunk = {chunk}: must be a power of two")
         c = min(chunk, 1 << (t - 1).bit_length())

@@ -6,7 +6,8 @@ from torch import Tensor
 from kernels.dtypes import wide
 
 
-def _start(state: Tensor | None, k: Tensor, v: Tensor) -> Tensor:
+def start(state: Tensor | None, k: Tensor, v: Tensor) -> Tensor:
+    """The state (b, h, k, v) that a piece begins with, at least in float32."""
     b, _, h, width = k.shape
     return wide(v.new_zeros(b, h, width, v.shape[-1]) if state is None else state)
 
@@ -27,7 +28,7 @@ def delta(
     reset: Tensor | None = None,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    dtype, s, out = v.dtype, _start(state, k, v), []
+    dtype, s, out = v.dtype, start(state, k, v), []
     q, k, v, beta = wide(q), wide(k), wide(v), wide(beta)
     decay = None if g is None else wide(g).exp() if g.ndim == 4 else wide(g).exp()[..., None]
     for i in range(q.shape[1]):
@@ -53,7 +54,7 @@ def dplr(
     reset: Tensor | None = None,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    dtype, s, out = v.dtype, _start(state, k, v), []
+    dtype, s, out = v.dtype, start(state, k, v), []
     q, k, v, a, b, decay = wide(q), wide(k), wide(v), wide(a), wide(b), wide(w).exp()
     for i in range(q.shape[1]):
         if reset is not None:

@@ -21,7 +21,7 @@ def transport(rows: Tensor, columns: Tensor, log_decay: Tensor) -> tuple[Tensor,
     Returns scores (n, r, c, m, c): row_i . (column_j * exp of the sum of log_decay from j + 1 to i), 0 where j > i; the rows
     decayed from the chunk's start, the columns decayed to its end, the decay of the whole chunk (n, 1, k).
     """
-    return _Transport.apply(rows, columns, log_decay)
+    return _Transport.apply(rows.contiguous(), columns.contiguous(), log_decay.contiguous())
 
 
 def transport_flops(c: int, r: int, m: int, k: int) -> int:
@@ -54,7 +54,7 @@ class _Transport(torch.autograd.Function):
         while size < c:
             (_, right), (left, _) = _halves(start, size), _halves(end, size)
             before, after = keep.view(-1, 2, k).unbind(1)
-            levels += [right.flatten(1, 2).contiguous(), left.flatten(1, 2).contiguous()]
+            levels += [x.clone(memory_format=torch.contiguous_format).flatten(1, 2) for x in (right, left)]
             cross = levels[-2] @ levels[-1].mT
             _corners(scores, size).copy_(cross.view(n, -1, size, r, size, m).permute(0, 3, 2, 5, 4, 1))
             right *= before[:, None, None]
@@ -71,8 +71,8 @@ class _Transport(torch.autograd.Function):
         keeps = [keep]
         while keeps[-1].shape[:-1].numel() > n:
             keeps.append(keeps[-1].view(-1, 2, k).prod(1))
-        d_last = (d_end * end).sum((1, 2)) + d_keep[:, 0] * keeps[-1].view(n, k)
-        d_rows, d_columns, size = d_start.clone(memory_format=torch.contiguous_format), d_end.clone(memory_format=torch.contiguous_format), c // 2
+        d_rows, d_columns, size = d_start.clone(memory_format=torch.contiguous_format), torch.zeros_like(columns), c // 2
+        reach = torch.ones_like(keep)  # the decay from each token to the chunk's end
         while size:
             (_, right), (left, _) = _halves(d_rows, size), _halves(d_columns, size)
             before, after = keeps[size.bit_length() - 1].view(-1, 2, k).unbind(1)
@@ -81,12 +81,14 @@ class _Transport(torch.autograd.Function):
             right *= before[:, None, None]
             right += (cross @ left_columns).view(right.shape)
             left *= after[:, None, None]
+            _halves(reach, size)[0].mul_(after[:, None])
             left += (cross.mT @ right_rows).view(left.shape)
             size //= 2
         d_rows *= keep[:, :, None]
         d_sum = (rows * d_rows).sum(2) - (columns * d_columns).sum(2)
-        d_sum[:, -1] += d_last
-        d_log = d_sum.flip(1).cumsum(1).flip(1)
+        d_log = d_sum.flip(1).cumsum(1).flip(1) + d_keep * keeps[-1].view(n, 1, k)
+        d_log[:, 1:] += (d_end * end).sum(2).cumsum(1)[:, :-1]  # apart: what the last tokens leave undecayed would drown the rest
+        d_columns += d_end * reach[:, :, None]
         diagonal = d_scores.diagonal(dim1=2, dim2=4).permute(0, 3, 1, 2)  # (n, c, r, m)
         d_rows += (diagonal[..., None] * columns[:, :, None]).sum(3)
         d_columns += (diagonal[..., None] * rows[:, :, :, None]).sum(2)

@@ -1,9 +1,10 @@
 """The matmul form: tiles of queries against cells of keys, one row of slots a block (see layout.py).
 
-With a_c the main logit of cell c (the landmark's score for an earlier block, the log of the sum of exponentials for the query's own),
-P = softmax over cells of a and r = softmax inside each cell, the weight of key j in cell c is P_c r_j: own block and earlier ones alike. The backward
-scores each tile again instead of keeping it, so memory stays linear in the length: with dw_j = do . v_j, d_c = sum_j r_j dw_j and
-D = sum_c P_c d_c, the gradient of a_c is P_c (d_c - D) and that of a key's score P_c r_j (dw_j - d_c), plus r_j times a_c's in the own block.
+With a_c the main logit of cell c (the landmark's score for an earlier block, the log of the sum of exponentials for the
+query's own), P the softmax of a over cells and r the softmax inside each cell, the weight of key j in cell c is P_c r_j: own
+block and earlier ones alike. The backward scores each tile again instead of keeping it, so memory stays linear in the length.
+With dw_j = do . v_j, d_c = sum_j r_j dw_j and D = sum_c P_c d_c, the gradient of a_c is P_c (d_c - D), and that of a key's
+score is P_c r_j (dw_j - d_c), in the own block plus r_j times that of a_c.
 Scores are in units of log 2: exp2 is the faster exponential on a CPU and has no slow range.
 """
 
@@ -83,7 +84,7 @@ class _Scored(NamedTuple):
 
 def _score(q: Tensor, keys: Tensor, layout: Layout, tile: Tile, top_k: int | None) -> _Scored:
     """q (b, m, g, rows, e), keys (b, m, n * c, e): those of the tile."""
-    c, at = layout.width, slice(tile.index, tile.index + q.shape[-2])
+    c, at = layout.width, slice(tile.key, tile.key + q.shape[-2])
     cells = torch.arange(tile.low, tile.high, device=q.device)
     cell, first = layout.cell[:, at, None], layout.first[:, at, None]
     own = ((cells == cell) & (cell >= 0))[:, None, None]
@@ -119,9 +120,7 @@ class _Mix(torch.autograd.Function):
     """queries (b, m, g, t, e), keys (b, m, n * c, e), values (b, m, n * c, f) -> (b, m, g, t, f)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, plan: list[Tile], top_k: int | None
-    ) -> Tensor:
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, plan: list[Tile], top_k: int | None) -> Tensor:
         ctx.save_for_backward(queries, keys, values)
         ctx.layout, ctx.plan, ctx.top_k = layout, plan, top_k
         out = []

@@ -25,7 +25,7 @@ class Tile(NamedTuple):
 
     start: int  # first query
     stop: int
-    index: int  # of the first query among the keys
+    key: int  # the first query's own index among the keys
     low: int  # first cell
     whole: int  # cells below it are full, and seen whole or not at all
     high: int

@@ -52,7 +52,7 @@ class SelectiveScan(torch.autograd.Function):
                     starts.append(h)
                 h = fill(part, A, h, a[:q], states[:q]).clone()
                 torch.matmul(part.C[:, :, None], states[:q], out=y[i : i + q, :, None])
-        ctx.save_for_backward(*piece, A, *starts)
+        ctx.save_for_backward(*piece, A, *starts)  # type: ignore[arg-type]
         ctx.chunk = chunk  # type: ignore[attr-defined]
         return y, h
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from kernels import backend
-from kernels.attention import SDPA_FLOPS, attention, differential, executed_flops, flops, visible_pairs, tiles
+from kernels.attention import SDPA_FLOPS, attention, differential, executed_flops, flops, tiles, visible_pairs
 
 B, M, G, E, W = 2, 3, 2, 5, 7  # batch, key heads, queries a key head, key width, value width: pairwise different
 
@@ -136,6 +136,13 @@ def mode_rows(mode: str, t: int, s: int) -> dict[str, Tensor]:
     if mode == "packed by keys":
         del rows["q_positions"]
     return rows
+
+
+@pytest.mark.parametrize(("window", "sink_tokens"), [(None, 0), (3, 2)])
+@pytest.mark.parametrize("mode", ["plain", "packed"])
+def test_weights_that_are_not_kept_are_recomputed(window: int | None, sink_tokens: int, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "KEPT", 0)
+    compare(18, 25, window, sink_tokens, mode, 1.5, True)
 
 
 @pytest.mark.parametrize("shared_keys", [False, True])

@@ -1,5 +1,7 @@
 """decay: the chunked room against the definition, values, final state and every gradient; its FLOPs; its promises."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +14,13 @@ CHUNK = 8
 LENGTHS = (1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 2)
 NAMES = ("q", "k", "v", "g", "state", "bonus")
 Inputs = dict[str, Tensor | None]
+
+
+@pytest.fixture(autouse=True)
+def _uninitialised_memory_is_nan() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def inputs(
@@ -102,6 +111,22 @@ def test_pieces_carry_the_state(room: str, gate: str) -> None:
             parts.append(o)
     torch.testing.assert_close(torch.cat(parts, 1), whole)
     torch.testing.assert_close(state, final)
+
+
+@pytest.mark.parametrize("gate", ["scalar", "vector"])
+def test_many_steps_do_not_drift(gate: str) -> None:
+    x = inputs(600, gate, b=1, h=2)
+    assert x["g"] is not None
+    x["g"] = x["g"] / 50  # a memory of hundreds of tokens
+    with kernels.backend("reference"):
+        right, final = decay(x["q"], x["k"], x["v"], x["g"], x["state"])
+    low = {name: i.float() for name, i in x.items() if i is not None}
+    state, out = low["state"], []
+    for q, k, v, g in zip(*(low[name].split(1, 1) for name in ("q", "k", "v", "g")), strict=True):
+        o, state = decay(q, k, v, g, state)
+        out.append(o)
+    assert (torch.cat(out, 1) - right).norm() / right.norm() < 1e-5
+    assert (state - final).norm() / final.norm() < 1e-5
 
 
 @pytest.mark.parametrize("room", ["reference", "chunked"])

@@ -114,4 +114,4 @@ def _inside(cls: type[Any], values: Mapping[str, Any], place: str) -> Any:
     try:
         return parse(cls, values, place)
     except ConfigError as error:
-        raise error if error.place.startswith(place) else error.within(place) from None
+        raise error if error.place == place or error.place.startswith(f"{place}.") else error.within(place) from None

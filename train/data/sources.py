@@ -49,8 +49,10 @@ class TextSource:
         self.corpus, self.reading = corpus, reading
         self.stream = TextStream(corpus.train, reading.length, seed, reading.mode)
         self.label, self.fingerprint, self.vocab_size = corpus.label, corpus.fingerprint, corpus.vocab_size
-        self.lengths = (reading.length,)
-        self.held_out(1)  # too little text for it is an error now, not after the training
+        self.lengths: tuple[int, ...] = (reading.length,)
+        for split in SPLITS[1:]:  # too little text to measure on is an error now, not after the training
+            if split == "validation" or corpus.split(split).n_documents:
+                self.held_out(1, split)
 
     @property
     def length(self) -> int:
@@ -89,7 +91,7 @@ class TaskSource:
         self.label = data.task
         self.fingerprint = hashlib.sha256(repr((data.task, data.mix)).encode()).hexdigest()
         self.vocab_size = int(data.mix[0].vocab_size)
-        self.lengths = tuple(config.length for config in data.mix)
+        self.lengths: tuple[int, ...] = tuple(config.length for config in data.mix)
 
     @property
     def length(self) -> int:

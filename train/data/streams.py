@@ -85,8 +85,7 @@ class TextStream:
         for epoch in np.unique(numbers // pieces):
             joined = self._joined(int(epoch))
             mine = joined.shuffled(pieces)[numbers[numbers // pieces == epoch] % pieces]
-            shift = joined.shift(self.split.n_tokens - pieces * self.length + 1)
-            parts.append(joined.read(shift + mine[:, None] * self.length + np.arange(self.length)))
+            parts.append(joined.read(mine[:, None] * self.length + np.arange(self.length)))
         return Batch(*(torch.from_numpy(np.concatenate(column)) for column in zip(*parts, strict=True)))
 
     def _stream(self, step: int, batch_size: int) -> Batch:
@@ -145,10 +144,6 @@ class _Joined:
             self._pieces = self._shuffle("pieces", pieces)
         return self._pieces
 
-    def shift(self, high: int) -> int:
-        """Where the epoch's first piece starts, in [0, high)."""
-        return int(integers(uniforms(("shift", *self.key), 0, 1, 1), high)[0, 0])
-
     def read(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """inputs, labels and document ids (b, t) int64 at places `at` (b, t) of the joined text."""
         split, place = self.split, np.searchsorted(self.ends, at, side="right")
@@ -170,8 +165,8 @@ def validation_windows(split: Split, length: int, count: int, seed: int = 0) -> 
 
 def long_documents(split: Split, min_length: int) -> list[Whole]:
     """Every document of at least `min_length` tokens (bytes, in a corpus of bytes), one a sequence, in the split's order."""
-    at = np.flatnonzero(split.lengths >= min_length)
-    if not len(at):
+    at = np.flatnonzero(split.lengths >= min_length).tolist()
+    if not at:
         raise ConfigError("min_length", min_length, f"the longest document has {int(split.lengths.max(initial=0))} tokens")
     documents = []
     for i in at:

@@ -54,9 +54,7 @@ class Measure(Protocol):
     NEEDS_DOCUMENTS: bool  # whether `data` must be given
     Config: type[Any]  # frozen keyword-only dataclass, read by zoo.schema.parse; raises ConfigError on impossible sizes
 
-    def run(
-        self, model: Model, config: Any, seed: int, *, data: Documents | None = None, progress: Progress | None = None
-    ) -> Result:
+    def run(self, model: Model, config: Any, seed: int, *, data: Documents | None = None, progress: Progress | None = None) -> Result:
         """Measure a model. `seed` draws examples and resamples, nothing else is random. `data`: documents, (length,) int64 each."""
 
 

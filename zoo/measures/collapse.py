@@ -111,7 +111,7 @@ class Buckets:
         n = len(self.edges) - 1
         sums, counts = torch.zeros(self.documents * n, dtype=torch.float64), torch.zeros(self.documents * n, dtype=torch.float64)
         for document, position, nll, scored in pieces:
-            bucket = torch.bucketize(position, self.edges, right=True) - 1
+            bucket = torch.bucketize(position.contiguous(), self.edges, right=True) - 1
             cell = (document[:, None] * n + bucket)[scored]
             sums.index_add_(0, cell, nll[scored])
             counts.index_add_(0, cell, torch.ones(len(cell), dtype=torch.float64))
@@ -169,13 +169,13 @@ def _curve(config: Config, streamed: Array, windowed: Array) -> list[Row]:
 
 
 def _summary(config: Config, streamed: Array, excess: Array, seed: int) -> list[Row]:
-    edges = np.array(config.edges[:-1], dtype=np.float64)
-    where = {"train_length": config.train_length, "length": config.length, "margin": float(config.margin)}
+    edges, w = np.array(config.edges[:-1], dtype=np.float64), config.train_length
+    where = {"train_length": w, "length": config.length, "margin": float(config.margin)}
     onset = bootstrap(excess, partial(_onset, edges=edges, config=config), seed)
     leaves = bootstrap(streamed, partial(_leaves, edges=edges, margin=config.margin), seed)
-    ratio = Interval(*(bound / config.train_length for bound in onset[:3]), onset.n)
-    collapsed = Interval(*(float(math.isfinite(bound)) for bound in (onset.value, onset.high, onset.low)), onset.n)
-    beyond = mean_interval(excess[:, edges >= config.train_length].mean(1))
+    ratio = Interval(onset.value / w, onset.low / w, onset.high / w, onset.n)
+    collapsed = Interval(_reached(onset.value), _reached(onset.high), _reached(onset.low), onset.n)
+    beyond = mean_interval(excess[:, edges >= w].mean(1))
     found = {"onset": onset, "onset_ratio": ratio, "collapsed": collapsed, "leaves_minimum": leaves, "excess_beyond": beyond}
     return [row(where, metric, interval) for metric, interval in found.items()]
 
@@ -187,15 +187,22 @@ def _onset(excess: Array, *, edges: Array, config: Config) -> Array:
 
 def _leaves(streamed: Array, *, edges: Array, margin: float) -> Array:
     """streamed (r, documents, buckets) -> (r,) see the module."""
-    lowest = streamed.mean(1).argmin(-1)
-    rise = streamed - np.take_along_axis(streamed, lowest[:, None, None], -1)
+    lowest = np.nan_to_num(streamed.mean(1), nan=np.inf).argmin(-1)
+    with np.errstate(invalid="ignore"):
+        rise = streamed - np.take_along_axis(streamed, lowest[:, None, None], -1)
     return _first(rise, edges, np.arange(len(edges)) > lowest[:, None], margin)
 
 
 def _first(values: Array, edges: Array, allowed: np.ndarray, margin: float) -> Array:
-    """(r,) the first allowed edge from which the mean over documents is above the margin, and its t interval above 0, twice in a row."""
-    n = values.shape[1]
-    mean, spread = values.mean(1), values.std(1, ddof=1) / np.sqrt(n)
-    above = (mean > margin) & (mean - student(n) * spread > 0) & allowed
+    """(r,) the first allowed edge from which the mean over documents is above the margin, and its t interval above 0, twice in a row.
+    A loss that is infinite or no number is above any margin."""
+    broken = ~np.isfinite(values).all(1)
+    with np.errstate(invalid="ignore"):
+        mean, half = values.mean(1), student(values.shape[1]) * values.std(1, ddof=1) / math.sqrt(values.shape[1])
+    above = ((mean > margin) & (mean - half > 0) | broken) & allowed
     twice = above[:, :-1] & above[:, 1:]
     return np.where(twice.any(-1), edges[twice.argmax(-1)], np.inf)
+
+
+def _reached(position: float) -> float:
+    return float(math.isfinite(position))

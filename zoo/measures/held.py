@@ -11,6 +11,9 @@ from blocks.base import state_bytes
 from blocks.keys import Keys
 from zoo.model import Model, ModelState
 from zoo.segments import SegmentState
+from zoo.statistics import Array
+
+MATRIX = 4  # dimensions of a matrix state (b, h, k, v)
 
 Name = tuple[int | None, str, str]  # (layer, block, tensor); a segment memory belongs to no layer
 
@@ -35,14 +38,9 @@ def held(model: Model, state: Any) -> list[Held]:
     assert isinstance(state, ModelState)
     found = []
     for layer, (names, branches) in enumerate(zip(model.config.layers, state.layers, strict=True)):
-        for branch, (block, inner) in enumerate(zip(labels(names), branches, strict=True)):
-            found += [Held((layer, block, path), value) for path, value in leaves(state.layers[layer][branch] if inner is None else inner)]
+        for block, inner in zip(names, branches, strict=True):
+            found += [Held((layer, block, path), value) for path, value in leaves(inner)]
     return found
-
-
-def labels(names: tuple[str, ...]) -> list[str]:
-    """The names of parallel blocks, numbered where one runs twice."""
-    return [name if names.count(name) == 1 else f"{name}{i}" for i, name in enumerate(names)]
 
 
 def leaves(state: Any) -> list[tuple[str, Tensor | Keys]]:
@@ -76,5 +74,11 @@ def _step(key: Any) -> str:
 
 
 def heads(x: Tensor) -> Tensor:
-    """(b, h, rest...): a matrix state (b, h, k, v) has heads, any other tensor is one."""
-    return x if x.ndim == 4 else x[:, None]
+    """(b, h, rest...), float64: a matrix state (b, h, k, v) has heads, any other tensor is one."""
+    x = x.double().cpu()
+    return x if x.ndim == MATRIX else x[:, None]
+
+
+def by_head(x: Tensor, values: Tensor) -> Array:
+    """Values (b, h) found from heads(x): (b, h), or (b,) where x has no heads."""
+    return (values if x.ndim == MATRIX else values[:, 0]).numpy()

@@ -48,7 +48,9 @@ def run(model: Model, config: Config, seed: int, *, data: Documents | None = Non
         raise ConfigError("data", None, "this measure reads documents", "give a list of (length,) int64 tensors")
     chosen = [document.long() for document in data[: config.documents]]
     for i, document in enumerate(chosen):
-        require(document.ndim == 1 and len(document) >= 2, f"data.{i}", list(document.shape), "a document is one row of 2 token ids or more")
+        require(
+            document.ndim == 1 and len(document) >= 2, f"data.{i}", list(document.shape), "a document is one row of 2 token ids or more"
+        )
     texts = [(i, text) for i, document in enumerate(chosen) for text in _texts(document, config.window)]
     texts.sort(key=lambda entry: len(entry[1]))  # neighbours of like length waste little padding
     sums = torch.zeros(len(chosen), dtype=torch.float64)

@@ -43,7 +43,7 @@ class Config:
     digits: int = 5  # of the number, in bytes
     filler: str | None = None  # bytes: filler | text (from the documents); tokens: noise | zero; null: the first
     vocab_size: int | None = None  # of the token form; null: the model's
-    examples: int = 32  # a length and depth
+    examples: int = 16  # a length and depth
     call_tokens: int = CALL_TOKENS  # tokens that one forward call reads
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from zoo.measures.base import Progress
 from zoo.model import IGNORE, Model
 from zoo.tasks.base import HELD_OUT, Batch, accuracy, exact
 
-CALL_TOKENS = 16_384  # tokens that one forward call reads: enough to keep two cores busy, small enough for any machine
+CALL_TOKENS = 8192  # tokens that one forward call reads: enough to keep two cores busy, small enough for their caches
 
 Generate = Callable[[int, int], Batch]  # (first example, how many) -> Batch
 

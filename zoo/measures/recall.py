@@ -33,7 +33,7 @@ class Config:
     power: float | None = None  # see zoo.tasks.mqar
     filler: str = "random"  # see zoo.tasks.mqar
     vocab_size: int | None = None  # of the task; null: the model's
-    examples: int = 256  # a condition
+    examples: int = 128  # a condition
     call_tokens: int = CALL_TOKENS  # tokens that one forward call reads
 
     def __post_init__(self) -> None:

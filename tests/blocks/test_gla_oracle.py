@@ -1,0 +1,186 @@
+"""Gated linear attention against fla's naive recurrences and MiniMax's lightning attention in transformers."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blocks.base import advance
+from blocks.gla import Block, Config
+from blocks.rope import Rope
+from kernels import backend
+from tests.oracle import error, fla, moved
+from zoo.check import check_block
+
+D, HEADS, LENGTH, BATCH = 24, 3, 21, 2
+WIDTHS: dict[str, Any] = {"n_heads": HEADS, "expand_k": 0.5, "expand_v": 2.0}  # heads of 4 keys and 16 values
+CASES: dict[str, Any] = {
+    "vector": Config(**WIDTHS),
+    "scalar": Config(**WIDTHS, gate="scalar", conv=4),
+    "retnet": Config(**WIDTHS, gate="retnet", rope=Rope()),
+    "none": Config(**WIDTHS, gate="none", qk_activation="relu", output_gate="none"),
+}
+
+
+def recurrence(gate: str, q: Tensor, k: Tensor, v: Tensor, g: Tensor | None) -> Tensor:
+    """fla's definition of o, its scale K^-0.5 included. q, k, v (b, t, h, .)."""
+    if gate == "vector":
+        return fla("gla/naive.py").naive_recurrent_gla(q, k, v, g)[0]
+    if gate == "scalar":
+        return fla("simple_gla/naive.py").naive_recurrent_simple_gla(q, k, v, g)[0]
+    if gate == "retnet":
+        return fla("retention/naive.py").naive_retention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    return fla("linear_attn/naive.py").naive_recurrent_linear_attn(q, k, v)[0]
+
+
+def turned(x: Tensor) -> Tensor:
+    """RoPE as complex numbers. x (b, t, h, e)."""
+    half = x.shape[-1] // 2
+    angle = torch.arange(x.shape[1])[:, None] * 10000.0 ** (-torch.arange(half) / half)
+    z = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(angle), angle)[:, None]
+    return torch.cat([z.real, z.imag], -1)
+
+
+def theirs(block: Block, x: Tensor) -> Tensor:
+    """The layer, written plainly around fla's recurrence."""
+    config = block.config
+    mixed = x @ block.in_proj.weight.T
+    if block.conv is not None:
+        padded = F.pad(mixed.transpose(1, 2), (config.conv - 1, 0))
+        mixed = F.silu(F.conv1d(padded, block.conv.weight[:, None], groups=mixed.shape[-1])).transpose(1, 2)
+    q, k, v = (i.reshape(BATCH, LENGTH, HEADS, -1) for i in mixed.split(block.sizes, -1))
+    if config.rope is not None:
+        q, k = turned(q), turned(k)
+    if config.qk_activation == "relu":
+        q, k = q.relu(), k.relu()
+    g = None
+    if block.g_proj is not None:
+        g = F.logsigmoid(block.g_proj(x)) / 16
+        g = g.reshape(BATCH, LENGTH, HEADS, -1) if config.gate == "vector" else g
+    o = recurrence(config.gate, q, k, v, g)
+    o = (o * (o.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * block.norm.weight).flatten(2)
+    if block.z_proj is not None:
+        z = block.z_proj(x)
+        o = o * z * z.sigmoid()
+    return o @ block.out_proj.weight.T
+
+
+@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize("name", CASES)
+def test_the_layer_around_flas_recurrence(name: str, room: str) -> None:
+    block = moved(Block(CASES[name], D, 0, 1))
+    x, weight = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, LENGTH, D)
+    found = []
+    for run in (lambda x: theirs(block, x), lambda x: block(x, None, advance(None, BATCH, LENGTH)[0])[0]):
+        leaf = x.clone().requires_grad_()
+        with backend(room):
+            y = run(leaf)
+        found.append([y, *torch.autograd.grad((y * weight).sum(), [leaf, *block.parameters()])])
+    for expected, got in zip(*found, strict=True):
+        assert error(got, expected) < 1e-5
+
+
+def minimax(layer: int, layers: int) -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    from transformers.models.minimax.modeling_minimax import MiniMaxLightningAttention
+
+    config = transformers.MiniMaxConfig(
+        hidden_size=D, num_attention_heads=HEADS, head_dim=D // HEADS, num_hidden_layers=layers, block_size=8, vocab_size=8
+    )
+    return moved(MiniMaxLightningAttention(config, layer))
+
+
+def lightning(source: nn.Module, layer: int, layers: int) -> Block:
+    """Our block with MiniMax's weights: its projection holds q, k and v head by head."""
+    config = Config(
+        n_heads=HEADS, gate="lightning", expand_k=1.0, qk_activation="silu", v_activation="silu", norm="full", output_gate="sigmoid",
+        scale=1.0, norm_eps=source.norm.variance_epsilon,
+    )  # fmt: skip
+    block = Block(config, D, layer, layers)
+    with torch.no_grad():
+        block.in_proj.weight.copy_(by_part(source.qkv_proj.weight))
+        for mine, other in ((block.z_proj, source.output_gate), (block.out_proj, source.out_proj), (block.norm, source.norm)):
+            mine.weight.copy_(other.weight)
+    return block
+
+
+def by_part(weight: Tensor) -> Tensor:
+    """(h, 3, e) rows as (3, h, e)."""
+    return weight.view(HEADS, 3, -1, D).transpose(0, 1).reshape(-1, D)
+
+
+@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_lightning_attention_is_minimaxs(layer: int, room: str) -> None:
+    source = minimax(layer, 3)
+    block = lightning(source, layer, 3)
+    x, weight = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, LENGTH, D)
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    expected, memory = source(inputs[0], (x, x), None)
+    (expected * weight).sum().backward()
+    with backend(room):
+        y, state = block(inputs[1], None, advance(None, BATCH, LENGTH)[0])
+    (y * weight).sum().backward()
+    assert error(y, expected) < 1e-5
+    assert error(state.memory, memory) < 1e-5
+    assert error(inputs[1].grad, inputs[0].grad) < 1e-5
+    assert error(block.in_proj.weight.grad, by_part(source.qkv_proj.weight.grad)) < 1e-5
+    for mine, other in ((block.z_proj, source.output_gate), (block.out_proj, source.out_proj), (block.norm, source.norm)):
+        assert error(mine.weight.grad, other.weight.grad) < 1e-5
+
+
+def test_fixed_rates() -> None:
+    ctx, _ = advance(None, 1, 1)
+    x = torch.zeros(1, 1, 32)
+
+    def rates(gate: str, layer: int, layers: int) -> list[float]:
+        return Config(gate=gate).build(32, layer, layers).gates(x, ctx)[0, 0].tolist()
+
+    assert rates("retnet", 3, 9) == pytest.approx([math.log(1 - 2.0 ** -(5 + i)) for i in range(4)], rel=1e-6)
+    assert rates("lightning", 0, 5) == pytest.approx([-(0.25 ** (i + 1)) for i in range(4)], rel=1e-4)
+    assert rates("transnormer", 1, 4) == pytest.approx([-0.0, -1.5, -3.0, -4.5])
+    assert min(rates("lightning", 4, 5)) > -1e-4  # the last layer forgets next to nothing
+
+
+def test_the_published_start() -> None:
+    """Learned gates begin around exp(log(1/2) / 16) = 0.958."""
+    block = Config().build(64)
+    decay = block.gates(torch.randn(2, 50, 64), advance(None, 2, 50)[0]).detach().exp()
+    assert abs(float(decay.mean()) - 0.958) < 0.002
+    assert torch.equal(block.g_proj[1].bias, torch.zeros(32))
+
+
+@pytest.mark.parametrize(
+    ("config", "params"),
+    [
+        (Config(n_heads=4), 4_219_648),
+        (Config(n_heads=4, gate="scalar", expand_k=1.0, conv=4), 5_259_524),
+        (Config(n_heads=4, gate="retnet", expand_k=1.0, expand_v=2.0, rope=Rope()), 8_389_120),
+        (Config(n_heads=8, gate="lightning", expand_k=1.0, norm="full", output_gate="sigmoid"), 5 * 1024**2 + 1024),
+    ],
+)
+def test_published_sizes(config: Config, params: int) -> None:
+    """A layer of width 1024."""
+    assert config.cost(1024, 1).params == params
+
+
+CONV = Config(conv=3, rope=Rope(), n_heads=2)
+RETNET = Config(gate="retnet", expand_k=1.0, expand_v=2.0, rope=Rope())
+SIMPLE = Config(gate="scalar", conv=4, expand_k=1.0)
+LIGHTNING = Config(gate="lightning", expand_k=1.0, qk_activation="silu", v_activation="silu", norm="full", output_gate="sigmoid", scale=1.0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONV,
+        LIGHTNING,
+        *(pytest.param(c, marks=pytest.mark.slow) for c in (RETNET, SIMPLE, Config(gate="transnormer"), Config(gate="none"))),
+    ],
+    ids=lambda config: config.gate,
+)
+def test_variants_keep_the_contract(config: Config) -> None:
+    check_block(config)

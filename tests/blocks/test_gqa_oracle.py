@@ -1,0 +1,147 @@
+"""Grouped-query attention and its options against the attention layers of Hugging Face models: values and gradients."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+from blocks.base import advance
+from blocks.gqa import Block, Config
+from blocks.rope import Rope
+
+D, LENGTH, HEADS, KV_HEADS, HEAD_DIM = 24, 21, 4, 2, 10
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 32,
+    "hidden_size": D,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KV_HEADS,
+    "head_dim": HEAD_DIM,
+    "max_position_embeddings": 64,
+    "rope_parameters": {"rope_theta": 500.0, "rope_type": "default"},
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
+EXPERTS: dict[str, Any] = {"num_experts_per_tok": 1, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8}
+
+
+def hugging_face(name: str, **options: Any) -> Callable[[], nn.Module]:
+    """A one-layer model of the family `name`."""
+
+    def build() -> nn.Module:
+        config = getattr(transformers, f"{name}Config")(**SIZES | options)
+        return getattr(transformers, f"{name}Model")._from_config(config, attn_implementation="eager")
+
+    return build
+
+
+class Case(NamedTuple):
+    """A model of Hugging Face's and what we call its attention."""
+
+    theirs: Callable[[], nn.Module]
+    ours: dict[str, Any]
+
+
+CASES = {
+    "llama": Case(hugging_face("Llama"), {}),
+    "llama with biases": Case(hugging_face("Llama", attention_bias=True), {"bias": True, "output_bias": True}),
+    "mistral": Case(hugging_face("Mistral", sliding_window=6), {"window": 6}),
+    "qwen3": Case(hugging_face("Qwen3"), {"qk_norm": "head"}),
+    "olmo2": Case(hugging_face("Olmo2", rms_norm_eps=1e-5, hidden_size=HEADS * HEAD_DIM), {"qk_norm": "full", "norm_eps": 1e-5}),
+    "gemma2": Case(
+        hugging_face("Gemma2", query_pre_attn_scalar=7, attn_logit_softcapping=1.5, layer_types=["sliding_attention"], sliding_window=5),
+        {"softcap": 1.5, "scale": 7**-0.5, "window": 5},
+    ),
+    "gpt-oss": Case(
+        hugging_face("GptOss", layer_types=["sliding_attention"], sliding_window=6, num_local_experts=2, num_experts_per_tok=1),
+        {"sink_logit": True, "window": 6, "bias": True, "output_bias": True},
+    ),
+    "qwen3-next": Case(
+        hugging_face(
+            "Qwen3Next",
+            layer_types=["full_attention"],
+            num_experts=2,
+            rope_parameters=SIZES["rope_parameters"] | {"partial_rotary_factor": 0.4},
+            **EXPERTS,
+        ),
+        {"qk_norm": "head", "output_gate": "element", "rope": Rope(base=500.0, partial=0.4)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gqa_is_hugging_faces_attention(name: str) -> None:
+    case = CASES[name]
+    theirs = case.theirs().eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(0, 0.4)
+    attention = theirs.get_submodule("layers.0.self_attn")
+    x, y = observed(theirs, attention)
+    config = Config(**{"n_heads": HEADS, "n_kv_heads": KV_HEADS, "head_dim": HEAD_DIM, "rope": Rope(base=500.0)} | case.ours)
+    block = config.build(x.shape[2])
+    assert isinstance(block, Block)
+    copied(block, attention)
+
+    ours_x = x.detach().clone().requires_grad_()
+    ours_y, _ = block(ours_x, None, advance(None, *x.shape[:2])[0])
+    weight = torch.randn_like(y)
+    truth = torch.autograd.grad((y * weight).sum(), [x, *attention.parameters()])
+    grads = torch.autograd.grad((ours_y * weight).sum(), [ours_x, *block.parameters()])
+    pairs = [(ours_y, y), (grads[0], truth[0])]
+    by_name = dict(zip((n for n, _ in block.named_parameters()), grads[1:], strict=True))
+    theirs_by_name = dict(zip((n for n, _ in attention.named_parameters()), truth[1:], strict=True))
+    pairs += [(by_name[ours], value) for ours, value in renamed(theirs_by_name).items()]
+    assert len(pairs) == 2 + len(by_name)
+    for a, b in pairs:
+        assert a.shape == b.shape
+        assert float((a - b).abs().max().detach()) < 1e-5 * float(b.abs().max().detach())
+
+
+def observed(model: nn.Module, attention: nn.Module) -> tuple[Tensor, Tensor]:
+    """What the attention layer of a model reads and gives while the model reads random tokens: its own mask and positions."""
+    seen: list[Tensor] = []
+
+    def before(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        x = kwargs["hidden_states"].detach().clone().requires_grad_()
+        seen.append(x)
+        return args, kwargs | {"hidden_states": x}
+
+    def after(_: nn.Module, __: Any, output: tuple[Tensor, ...]) -> None:
+        seen.append(output[0])
+
+    handles = [attention.register_forward_pre_hook(before, with_kwargs=True), attention.register_forward_hook(after)]
+    model(torch.randint(1, 32, (2, LENGTH)))
+    for handle in handles:
+        handle.remove()
+    return seen[0], seen[1]
+
+
+def renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Their tensors by our names: q, k and v in one; a gate that they keep between the rows of q on its own."""
+    out = {}
+    gated = theirs["q_proj.weight"].shape[0] == 2 * HEADS * HEAD_DIM
+    q = theirs["q_proj.weight"]
+    if gated:
+        q, gate = (part.flatten(0, 1) for part in q.unflatten(0, (HEADS, 2, HEAD_DIM)).unbind(1))
+        out["gate.weight"] = gate
+    out["qkv.weight"] = torch.cat([q, theirs["k_proj.weight"], theirs["v_proj.weight"]])
+    out["out.weight"] = theirs["o_proj.weight"]
+    if "q_proj.bias" in theirs:
+        out["qkv.bias"] = torch.cat([theirs[f"{name}_proj.bias"] for name in "qkv"])
+        out["out.bias"] = theirs["o_proj.bias"]
+    out |= {name: theirs[name] for name in ("q_norm.weight", "k_norm.weight", "sinks") if name in theirs}
+    return out
+
+
+def copied(block: Block, attention: nn.Module) -> None:
+    """Their weights in our block; their zero-centred norms (1 + weight) as ours."""
+    weights = renamed({n: p.detach().clone() for n, p in attention.named_parameters()})
+    if "gate.weight" in weights:
+        weights |= {name: 1 + weights[name] for name in ("q_norm.weight", "k_norm.weight")}
+    block.load_state_dict(weights)

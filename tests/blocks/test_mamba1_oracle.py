@@ -1,0 +1,155 @@
+"""Mamba-1 against transformers: the mixers of Mamba, Falcon-Mamba and Jamba with the same weights."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from blocks.base import advance
+from blocks.mamba1 import Block, Config
+from kernels import backend
+from zoo.check import CHECKS, check_block
+
+transformers = pytest.importorskip("transformers")
+
+D, N, RANK, TAPS, LENGTH, BATCH = 12, 5, 3, 4, 21, 2
+SIZES: dict[str, Any] = {"d_state": N, "d_conv": TAPS, "dt_rank": RANK}
+
+
+def mamba(**options: Any) -> tuple[nn.Module, Any]:
+    from transformers.models.mamba.modeling_mamba import MambaMixer
+
+    config = transformers.MambaConfig(
+        hidden_size=D, state_size=N, conv_kernel=TAPS, expand=2, time_step_rank=RANK, num_hidden_layers=1, vocab_size=8, **options
+    )
+    return MambaMixer(config, 0), config
+
+
+def falcon(**options: Any) -> tuple[nn.Module, Any]:
+    from transformers.models.falcon_mamba.modeling_falcon_mamba import FalconMambaMixer
+
+    config = transformers.FalconMambaConfig(
+        hidden_size=D, state_size=N, conv_kernel=TAPS, expand=2, time_step_rank=RANK, num_hidden_layers=1, vocab_size=8, **options
+    )
+    mixer = FalconMambaMixer(config, 0, initialize_mixer_weights=False)  # of itself it fails: it starts norms it hasn't made yet
+    with torch.no_grad():
+        mixer.A_log.copy_(torch.arange(1.0, N + 1).log().expand_as(mixer.A_log))
+        mixer.D.fill_(1)
+    return mixer, config
+
+
+def jamba(**options: Any) -> tuple[nn.Module, Any]:
+    from transformers.models.jamba.modeling_jamba import JambaMambaMixer
+
+    config = transformers.JambaConfig(
+        hidden_size=D, mamba_d_state=N, mamba_d_conv=TAPS, mamba_expand=2, mamba_dt_rank=RANK, num_hidden_layers=1, vocab_size=8, **options
+    )
+    return JambaMambaMixer(config, 0), config
+
+
+def ours(theirs: nn.Module, config: Config) -> tuple[Block, dict[str, str]]:
+    """Our block with the weights of theirs, all of them randomised, and the map from our names to theirs."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    block = Block(config, D, 0, 1)
+    norms = ("dt_layernorm", "b_layernorm", "c_layernorm")
+    names = {name: name.replace("conv.", "conv1d.") for name, _ in block.named_parameters()}
+    for i, norm in enumerate(norms):
+        names = {name: target.replace(f"norms.{i}.", f"{norm}.") for name, target in names.items()}
+    weights = dict(theirs.named_parameters())
+    with torch.no_grad():
+        for name, parameter in block.named_parameters():
+            parameter.copy_(weights[names[name]].view_as(parameter))
+    return block, names
+
+
+def error(a: Tensor, b: Tensor) -> float:
+    return float((a - b).detach().abs().max() / b.detach().abs().max())
+
+
+CASES = [
+    (mamba, {"use_conv_bias": True, "use_bias": False}, {}),
+    (mamba, {"use_conv_bias": False, "use_bias": True}, {"conv_bias": False, "bias": True}),
+    (falcon, {}, {"norm_bcdt": "plain"}),
+    (jamba, {}, {"norm_bcdt": "weighted"}),
+]
+
+
+@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize(("build", "options", "mine"), CASES)
+def test_values_gradients_and_state(build: Any, options: dict[str, Any], mine: dict[str, Any], room: str) -> None:
+    theirs, config = build(**options)
+    block, names = ours(theirs, Config(**SIZES, **mine))
+    x = torch.randn(BATCH, LENGTH, D)
+    weight = torch.randn(BATCH, LENGTH, D)
+
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    expected = theirs(inputs[0])
+    (expected * weight).sum().backward()
+    with backend(room):
+        y, state = block(inputs[1], None, advance(None, BATCH, LENGTH)[0])
+    (y * weight).sum().backward()
+    assert error(y, expected) < 1e-5
+    assert error(inputs[1].grad, inputs[0].grad) < 1e-5
+    weights = dict(theirs.named_parameters())
+    for name, parameter in block.named_parameters():
+        grad = weights[names[name]].grad
+        assert grad is not None
+        assert error(parameter.grad, grad.view_as(parameter)) < 1e-5, name
+
+    cache = transformers.DynamicCache(config=config)
+    with torch.no_grad():
+        theirs(x, cache_params=cache)
+    assert error(state.ssm, cache.get_recurrent_state(0, state_idx=0)) < 1e-5
+    assert error(state.conv.transpose(1, 2), cache.get_conv_state(0, state_idx=0)[..., 1:]) < 1e-5  # theirs holds one input more
+
+
+def test_one_step_from_a_state() -> None:
+    theirs, config = mamba()
+    block, _ = ours(theirs, Config(**SIZES))
+    x, step = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, 1, D)
+    cache = transformers.DynamicCache(config=config)
+    with torch.no_grad():
+        theirs(x, cache_params=cache)
+        expected = theirs(step, cache_params=cache)
+        ctx, cursor = advance(None, BATCH, LENGTH)
+        _, state = block(x, None, ctx)
+        y, _ = block(step, state, advance(cursor, BATCH, 1)[0])
+    assert error(y, expected) < 1e-5
+
+
+def test_the_official_start() -> None:
+    """A, D, dt and the projections begin as state-spaces/mamba's do."""
+    torch.manual_seed(0)
+    d, layers = 64, 9
+    block = Config().build(d, 2, layers)
+    assert torch.allclose(block.A_log.exp(), torch.arange(1.0, 17).expand(2 * d, 16))
+    assert torch.equal(block.D, torch.ones(2 * d))
+    dt = nn.functional.softplus(block.dt_proj.bias.detach())
+    assert 1e-3 * 0.999 <= float(dt.min()) < 3e-3
+    assert 3e-2 < float(dt.max()) <= 1e-1 * 1.001
+    rank = Config().rank(d)
+    assert rank == 4
+    for weight, bound in (
+        (block.dt_proj.weight, rank**-0.5),
+        (block.in_proj.weight, d**-0.5),
+        (block.out_proj.weight, (2 * d) ** -0.5 / math.sqrt(layers)),
+        (block.conv.weight, TAPS**-0.5),
+    ):
+        assert 0.95 * bound < float(weight.detach().abs().max()) <= bound
+
+
+def test_published_sizes() -> None:
+    """The 130m checkpoint: 24 layers of width 768, tied embeddings of 50,280, a norm a layer and one at the end."""
+    total = 24 * (Config().cost(768, 1).params + 768) + 768 + 50280 * 768
+    assert total == 129_135_360
+
+
+@pytest.mark.parametrize("norm", ["plain", "weighted"])
+def test_the_contract_holds_for_its_relatives(norm: str) -> None:
+    config = Config(norm_bcdt=norm, bias=norm == "weighted", conv_bias=False, d_state=N, dt_rank=RANK, expand=1.5)
+    assert len(check_block(config, D)) == len(CHECKS)

@@ -1,0 +1,93 @@
+"""Files that are whole at every instant: a process killed anywhere leaves the old one or the new one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file at once."""
+    fresh = path.with_name(path.name + ".tmp")
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file at once."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's contents last."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def exchange(fresh: Path, folder: Path) -> None:
+    """Put the complete folder `fresh` in the place of `folder`. `settle` finishes what a kill leaves half done."""
+    for path in fresh.iterdir():
+        sync_file(path)
+    sync_folder(fresh)
+    fresh.rename(_next(folder))
+    sync_folder(folder.parent)
+    settle(folder)
+
+
+def settle(folder: Path) -> None:
+    """Finish an exchange that was begun (a `.next` is complete and newer) and remove what is left over."""
+    old, newer = folder.with_name(folder.name + ".old"), _next(folder)
+    if newer.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        newer.rename(folder)
+        sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(unfinished(folder), ignore_errors=True)
+
+
+def unfinished(folder: Path) -> Path:
+    """Where a new version of the folder is written."""
+    return folder.with_name(folder.name + ".tmp")
+
+
+def _next(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".next")
+
+
+class Table:
+    """A CSV that grows by rows whose first column is the step, and can be cut back to a step."""
+
+    def __init__(self, path: Path, columns: Sequence[str], step: int) -> None:
+        """Open for appending; rows after `step` are dropped, and so is a last line that was not finished."""
+        self.path, self.columns = path, tuple(columns)
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",", 1)[0]) <= step]
+        write_text(path, "".join([",".join(columns) + "\n", *kept]))
+
+    def add(self, **row: int | float | str) -> None:
+        """One row; floats are written so that they are read back exactly."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(",".join(str(row[name]) for name in self.columns) + "\n")
+
+    def sync(self) -> None:
+        """Make the rows last."""
+        sync_file(self.path)
