@@ -145,6 +145,7 @@ class Config:
     kind: ClassVar[str] = "mixer"  # "mixer" mixes time, "channel" mixes only channels
     causal: ClassVar[bool] = True
     paper: ClassVar[str] = ""  # name, arXiv id
+    restartable: ClassVar[bool] = True  # state None may also stand at positions > 0: what came before is unseen, as at a start
     needs_kinds: ClassVar[tuple[int, ...]] = ()  # token kinds without which the block is meaningless (see Context.kinds)
 
     def check(self, d_model: int) -> None:

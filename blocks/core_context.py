@@ -28,6 +28,7 @@ from kernels.conv import flops as conv_flops
 @dataclass(frozen=True, kw_only=True)
 class Config(base.Config):
     paper: ClassVar[str] = "Core Context Aware Transformers, arXiv:2412.12465"
+    restartable: ClassVar[bool] = False  # groups are counted from the document's start
 
     n_heads: int = 4  # query heads
     n_kv_heads: int | None = None  # key and value heads, a divisor of n_heads; none: n_heads

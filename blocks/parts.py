@@ -3,12 +3,11 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.base import Context, no_decay
 from kernels.conv import conv, previous
-from kernels.dtypes import wide
+from kernels.norm import rms_norm
 
 
 class RMSNorm(nn.Module):
@@ -23,8 +22,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width)) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.rms_norm(wide(x).unflatten(-1, (self.groups, -1)), (x.shape[-1] // self.groups,), eps=self.eps).flatten(-2)
-        return (y if self.weight is None else y * self.weight).to(x.dtype)
+        return rms_norm(x, self.weight, groups=self.groups, eps=self.eps)
 
 
 def residual_linear(d_in: int, d_out: int, n_layers: int, *, bias: bool = False) -> nn.Linear:
@@ -45,14 +43,13 @@ class ShortConv(nn.Module):
 
     def __init__(self, channels: int, width: int = 4, *, bias: bool = False, silu: bool = True) -> None:
         super().__init__()
-        self.silu = silu
+        self.activation = "silu" if silu else "none"
         bound = 1 / math.sqrt(width)  # nn.Conv1d's init for a depthwise filter
         self.weight = no_decay(nn.Parameter(torch.empty(channels, width).uniform_(-bound, bound)))
         self.bias = nn.Parameter(torch.empty(channels).uniform_(-bound, bound)) if bias else None
 
     def forward(self, x: Tensor, state: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor]:
-        y, state = conv(x, self.weight, self.bias, state, reset=ctx.reset, pads=ctx.pads)
-        return (F.silu(y) if self.silu else y), state
+        return conv(x, self.weight, self.bias, state, activation=self.activation, reset=ctx.reset, pads=ctx.pads)
 
 
 def shift(x: Tensor, state: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor]:

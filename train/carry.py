@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blocks.base import ConfigError, Cursor, detach, map_state
+from blocks.base import ConfigError, Cursor, detach, map_state, require
 from train.config import TrainConfig
 from zoo.config import ModelConfig
 
-LONG = 1 << 16  # a state that still grows at this length grows with the text
+LONG = 1 << 14  # a state that still grows at this length grows with the text
 
 
 def step_seed(seed: int, step: int, what: str) -> int:
@@ -71,12 +71,15 @@ def _checked(train: TrainConfig, model: ModelConfig) -> frozenset[tuple[int, int
         if train.state == "pass":
             raise ConfigError("train.state", "pass", "can't mix the rows of a segment memory", "choices: none, tbptt")
         return frozenset()
-    found = growing(model)
-    if found and train.growing_state == "refuse":
+    found, rule = growing(model), train.growing_state
+    for name in found.values():
+        able = rule != "restart" or model.named[name].config.restartable
+        require(able, "train.growing_state", rule, f"{name} can't begin in the middle of a text", "choices: refuse, keep")
+    if found and rule == "refuse":
         names = ", ".join(dict.fromkeys(found.values()))
         rule = f"the state of {names} grows with the text, step after step"
         raise ConfigError("train.state", train.state, rule, "give it a window, or set train.growing_state: restart (or keep)")
-    return frozenset(found if train.growing_state == "restart" else ())
+    return frozenset(found if rule == "restart" else ())
 
 
 def _passed(state: Any, documents: Tensor | None, share: float, generator: torch.Generator) -> tuple[Any, Tensor | None]:

@@ -10,7 +10,7 @@ from typing import Any
 from blocks.base import ConfigError, require
 from train.config import BudgetConfig, RunSpec, TrainConfig
 from train.data import Source, open_source
-from train.measuring import parse_measure
+from train.measuring import check_measure, parse_measure
 from train.spending import Spending
 from zoo.config import ModelConfig, load_model
 from zoo.match import Match, match
@@ -150,9 +150,15 @@ def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Exp
     config = parse(ExperimentConfig, values)
     require(bool(config.models), "models", config.models, "an experiment needs at least one model")
     require(bool(config.parts), "parts", config.parts, "an experiment needs at least one part")
-    require(bool(config.seeds) and len(set(config.seeds)) == len(config.seeds), "seeds", list(config.seeds), "must be different whole numbers")
-    require(config.name.replace("-", "").replace("_", "").isalnum(), "name", config.name, "must be letters, digits, - and _: it names a folder")
-    members = {name: parse(MemberConfig, m if isinstance(m, Mapping) else {"model": m}, f"models.{name}") for name, m in config.models.items()}
+    require(
+        bool(config.seeds) and len(set(config.seeds)) == len(config.seeds), "seeds", list(config.seeds), "must be different whole numbers"
+    )
+    require(
+        config.name.replace("-", "").replace("_", "").isalnum(), "name", config.name, "must be letters, digits, - and _: it names a folder"
+    )
+    members = {
+        name: parse(MemberConfig, m if isinstance(m, Mapping) else {"model": m}, f"models.{name}") for name, m in config.models.items()
+    }
     parts = {name: parse(PartConfig, part, f"parts.{name}") for name, part in config.parts.items()}
     for name, part in parts.items():
         _check_part(name, part, members)
@@ -208,7 +214,9 @@ def _match_part(experiment: Experiment, part: str) -> tuple[Match, Source]:
     for name, model in models.items():
         if model.vocab_size < source.vocab_size:
             rule_text = f"the data has ids up to {source.vocab_size - 1}"
-            raise ConfigError(f"models.{name}.vocab_size", model.vocab_size, rule_text, f"parts.{part}.set: {{vocab_size: {source.vocab_size}}}")
+            raise ConfigError(
+                f"models.{name}.vocab_size", model.vocab_size, rule_text, f"parts.{part}.set: {{vocab_size: {source.vocab_size}}}"
+            )
     vary = {name: experiment.members[name].vary for name in names}
     found = match(models, reference=rule.reference, length=source.length, axis=rule.axis, vary=vary, tolerance=rule.tolerance)
     return found, source
@@ -230,6 +238,9 @@ def _planned(experiment: Experiment, part: str, member: str, seed: int, matched:
         steps=steps,
     )
     where = f"parts.{part}.measures"
+    measures = {name: parse_measure(name, m, f"{where}.{name}", source.length) for name, m in spec.measures.items()}
+    for name, (kind, config) in measures.items():
+        check_measure(kind, config, source, found.config.vocab_size, f"{where}.{name}")
     return PlannedRun(
         part=part,
         model=member,
@@ -242,5 +253,5 @@ def _planned(experiment: Experiment, part: str, member: str, seed: int, matched:
         state_bytes=found.ledger.state_bytes,
         sizes=found.sizes,
         mismatch=found.mismatch,
-        measures={name: parse_measure(name, m, f"{where}.{name}", source.length) for name, m in spec.measures.items()},
+        measures=measures,
     )

@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 
+from blocks.base import require
 from train.bar import Bar
 from train.data import Source
 from train.loggers import open_loggers
@@ -31,7 +32,7 @@ def fit(training: Training, folder: Path, source: Source, spending: Spending, ba
         return
     with _quiet():
         trainer = pl.Trainer(
-            accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[train.device],
+            accelerator=_accelerator(train.device),
             devices=1,
             plugins=[LightningEnvironment()],
             max_epochs=1,
@@ -45,6 +46,13 @@ def fit(training: Training, folder: Path, source: Source, spending: Spending, ba
         if train.compile:
             training.model.stack.compile()
         _fit(trainer, training, Steps(source, training.spec, step, training.steps), bar)
+
+
+def _accelerator(device: str) -> str:
+    """Lightning's word for the device; auto = CUDA if there is one."""
+    there = torch.cuda.is_available()
+    require(there or device != "cuda", "train.device", device, "there is no CUDA device here", "choices: auto, cpu")
+    return "gpu" if there and device != "cpu" else "cpu"
 
 
 def _fit(trainer: pl.Trainer, training: Training, steps: Steps, bar: Bar | None) -> None:

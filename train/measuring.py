@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress as RichProgress
+from rich.progress import TaskID
 from rich.table import Table
 
 from blocks.base import ConfigError, require
 from train.config import plain
 from train.data import open_source, parse_data
 from train.data.configs import TaskData
-from train.data.sources import load_corpus
+from train.data.sources import Source, TextSource, load_corpus
 from train.data.streams import long_documents
 from train.files import write_text
 from zoo.load import load
-from zoo.measures import MEASURES, Row
+from zoo.measures import MEASURES, Row, collapse, passkey, recall, state
 from zoo.model import Model
 from zoo.schema import dotted, load_yaml, parse
 
@@ -41,9 +43,47 @@ def parse_measure(name: str, spec: Any, place: str, train_length: int) -> tuple[
     return kind, parse(MEASURES[kind].Config, values, place)
 
 
-def measure(model: Model, data: Mapping[str, Any], kind: str, config: Any, seed: int, progress: Callable[[int, int], None] | None) -> list[Row]:
+def check_measure(kind: str, config: Any, source: Source, vocab_size: int, place: str) -> None:
+    """Raise ConfigError now for what a measure could not do once a model of `vocab_size` ids is trained on `source`."""
+    try:
+        if isinstance(config, (recall.Config, passkey.Config)):
+            config.tasks(vocab_size)
+        if not _reads_documents(kind, config):
+            return
+        if not isinstance(source, TextSource):
+            raise ConfigError("measure", kind, f"reads documents, and {source.label} is a generated task", "measure a part with text")
+        count = len(long_documents(source.corpus.split(SPLIT), _length(config) + 1))
+        enough = 1 if kind in ("loss", "passkey") else 2
+        require(
+            count >= enough,
+            "documents",
+            count,
+            f"so many test documents have {_length(config)} tokens, {enough} are needed",
+            "shorter ones",
+        )
+    except ConfigError as error:
+        raise error.within(place) from None
+
+
+def _reads_documents(kind: str, config: Any) -> bool:
+    return MEASURES[kind].NEEDS_DOCUMENTS or (isinstance(config, passkey.Config) and config.filler == "text")
+
+
+def _length(config: Any) -> int:
+    """Tokens that a document must have."""
+    match config:
+        case collapse.Config():
+            return config.length
+        case state.Config():
+            return config.needed
+    return 2
+
+
+def measure(
+    model: Model, data: Mapping[str, Any], kind: str, config: Any, seed: int, progress: Callable[[int, int], None] | None
+) -> list[Row]:
     """One measure of a model, on the test documents of the data it was trained on if it reads documents."""
-    documents = _documents(data, config) if MEASURES[kind].NEEDS_DOCUMENTS else None
+    documents = _documents(data, config) if _reads_documents(kind, config) else None
     return list(MEASURES[kind].run(model, config, seed, data=documents, progress=progress).rows)
 
 
@@ -51,8 +91,7 @@ def _documents(data: Mapping[str, Any], config: Any) -> list[Any]:
     parsed = parse_data(data)
     if isinstance(parsed, TaskData):
         raise ConfigError("measures", None, "this measure reads documents, and the data are a generated task", "measure a part with text")
-    length = getattr(config, "length", None) or 2
-    whole = long_documents(load_corpus(parsed).split(SPLIT), length + 1)
+    whole = long_documents(load_corpus(parsed).split(SPLIT), _length(config) + 1)
     return [document.inputs for document in whole]
 
 
@@ -80,9 +119,12 @@ def measure_run(folder: str | Path, names: list[str], overrides: list[str]) -> N
     for kind in names or ["loss"]:
         _, config = parse_measure(kind, {**changes.get(kind, changes), "measure": kind}, kind, length)
         with RichProgress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(kind)
-            rows = measure(model, values["data"], kind, config, values["seed"], lambda done, total: bar.update(task, completed=done, total=total))  # noqa: B023
+            rows = measure(model, values["data"], kind, config, values["seed"], partial(_told, bar, bar.add_task(kind)))
         _print(kind, rows)
+
+
+def _told(bar: RichProgress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
 
 
 def _print(kind: str, rows: list[Row]) -> None:
@@ -92,5 +134,3 @@ def _print(kind: str, rows: list[Row]) -> None:
     for row in rows:
         table.add_row(row.condition, row.metric, f"{row.value:.4g}", f"{row.low:.4g} .. {row.high:.4g}", str(row.n))
     Console().print(table)
-
-

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from queue import Empty
 
@@ -21,7 +23,7 @@ from train.failure import ExperimentFailed
 from train.files import write_json
 from train.measuring import measured
 from train.results import Record, joined, record, write
-from train.worker import Event, Failed, execute, set_up
+from train.worker import Event, Failed, end_with_parent, execute, set_up
 from zoo.measures.base import Row
 
 CURVE_POINTS = 60  # of a training curve in results.csv
@@ -90,7 +92,9 @@ def _execute(plan: Plan, folder: Path, workers: int, threads: int) -> list[Faile
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read by the workers before they import torch
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(workers, context, set_up, (threads, os.getpid())) as pool:
+    manager = SyncManager(ctx=context)
+    manager.start(end_with_parent, (os.getpid(),))  # it would outlive a parent that is killed
+    with manager, ProcessPoolExecutor(workers, context, set_up, (threads, os.getpid())) as pool:
         queue = manager.Queue()
         order = sorted(range(len(plan.runs)), key=lambda i: -plan.runs[i].flops_train)  # the longest first: no core waits at the end
         futures = {i: pool.submit(execute, i, plan.runs[i], run_folder(folder, plan.runs[i]), queue) for i in order}
@@ -107,11 +111,8 @@ def _execute(plan: Plan, folder: Path, workers: int, threads: int) -> list[Faile
 def _watch(futures: dict[int, Future[Failed | None]], queue: object, drawing: Drawing) -> None:
     waiting = set(futures)
     while waiting:
-        try:
-            while True:
-                drawing.tell(queue.get(timeout=0.2))  # type: ignore[attr-defined]
-        except Empty:
-            pass
+        with suppress(Empty):  # one event at a time: workers that talk without a pause must not hide that others have ended
+            drawing.tell(queue.get(timeout=0.2))  # type: ignore[attr-defined]
         for index in [i for i in waiting if futures[i].done()]:
             waiting.discard(index)
             drawing.finished(index)
@@ -134,6 +135,7 @@ class Drawing:
         self.progress = Progress(*columns, TimeElapsedColumn(), console=self.console, refresh_per_second=4)
         self.whole = self.progress.add_task(f"{plan.experiment.config.name}: runs", total=len(plan.runs), note="")
         self.tasks: dict[int, TaskID] = {}
+        self.ended: set[int] = set()
         self.start = time.monotonic()
 
     def __enter__(self) -> Drawing:
@@ -146,12 +148,15 @@ class Drawing:
             self.progress.stop()
 
     def tell(self, event: Event) -> None:
+        if event.run in self.ended:  # its last words may come after its end
+            return
         name = f"{self._name(event.run)} {event.phase}"
         if event.run not in self.tasks:
             self.tasks[event.run] = self.progress.add_task(name, total=event.total, note="")
         self.progress.update(self.tasks[event.run], description=name, completed=event.done, total=event.total, note=event.note)
 
     def finished(self, index: int) -> None:
+        self.ended.add(index)
         if index in self.tasks:
             self.progress.remove_task(self.tasks.pop(index))
         self.progress.advance(self.whole)

@@ -55,9 +55,14 @@ class QueueBar:
 
 def set_up(threads: int, parent: int) -> None:
     """A worker's first act: so many threads, and no life longer than its parent's."""
+    end_with_parent(parent)
     import torch
 
     torch.set_num_threads(threads)
+
+
+def end_with_parent(parent: int) -> None:
+    """Live no longer than the process `parent`, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends us
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -39,7 +39,7 @@ class Model(nn.Module):
         self.config = config
         d = config.d_model
         self.embedding = nn.Embedding(config.vocab_size, d)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.embedding.weight, std=d**-0.5)  # logits of a tied head begin with a variance of one
         self.inserted = nn.ParameterDict({str(kind): nn.Parameter(0.02 * torch.randn(count, d)) for kind, count in _counts(config).items()})
         self.stack = Stack(config)
         self.segments = Segments(config.tokens.memory, d) if config.tokens.memory is not None else None
@@ -119,9 +119,9 @@ class Model(nn.Module):
         """
         labels = next_tokens(tokens, documents, padding) if labels is None else labels
         hidden, state = self.hidden(tokens, state, documents=documents, padding=padding)
-        scored = labels != IGNORE
-        total = summed_cross_entropy(hidden[scored], self.head_weight, labels[scored], self.config.logit_softcap)
-        return total / scored.sum().clamp(min=1), state
+        rows = (labels != IGNORE).flatten().nonzero().squeeze(1)
+        scored, labels = hidden.flatten(0, 1).index_select(0, rows), labels.flatten().index_select(0, rows)
+        return summed_cross_entropy(scored, self.head_weight, labels, self.config.logit_softcap) / max(len(rows), 1), state
 
     @torch.no_grad()
     def nll(

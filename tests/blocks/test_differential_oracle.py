@@ -12,6 +12,7 @@ from transformers.models.diffllama.modeling_diffllama import DiffLlamaAttention,
 from blocks.base import advance
 from blocks.differential import Block, Config
 from blocks.rope import Rope
+from zoo.check import check_block
 
 D, LENGTH, LAYER = 24, 19, 2
 
@@ -93,3 +94,14 @@ def test_the_second_version_shares_keys_and_mixes_by_token(pairing: str) -> None
         out.append(first - share[..., n : n + 1] * second)
     right = torch.cat(out, -1) @ block.out.weight.T
     assert float((block(x, None, advance(None, 2, LENGTH)[0])[0] - right).abs().max().detach()) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_heads": 4, "n_kv_heads": 2, "window": 7, "sink_tokens": 1, "pairing": "halves", "norm_affine": False},
+        {"n_heads": 4, "n_kv_heads": 2, "mix": "sigmoid"},
+    ],
+)
+def test_the_contract_holds_with_options(options: dict[str, Any]) -> None:
+    check_block(Config(**options), d_model=32)

@@ -8,9 +8,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from blocks.base import advance
+from blocks.base import ConfigError, advance
 from blocks.gqa import Block, Config
 from blocks.rope import Rope
+from zoo.check import check_block
 
 D, LENGTH, HEADS, KV_HEADS, HEAD_DIM = 24, 21, 4, 2, 10
 
@@ -145,3 +146,45 @@ def copied(block: Block, attention: nn.Module) -> None:
     if "gate.weight" in weights:
         weights |= {name: 1 + weights[name] for name in ("q_norm.weight", "k_norm.weight")}
     block.load_state_dict(weights)
+
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "everything": {
+        "n_kv_heads": 2,
+        "window": 5,
+        "sink_tokens": 2,
+        "sink_logit": True,
+        "softcap": 3.0,
+        "qk_norm": "head",
+        "output_gate": "element",
+        "bias": True,
+        "output_bias": True,
+        "conv": 4,
+    },
+    "one key head": {"n_kv_heads": 1, "window": 12, "rope": None, "qk_norm": "full", "output_gate": "head"},
+    "a window wider than the text": {"window": 40, "sink_tokens": 3, "head_dim": 6, "scale": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_contract_holds_with_options(name: str) -> None:
+    check_block(Config(**CONFIGS[name]), d_model=32)
+
+
+@pytest.mark.parametrize(
+    ("place", "options"),
+    [
+        ("n_heads", {"n_heads": 5}),
+        ("n_kv_heads", {"n_kv_heads": 3}),
+        ("window", {"window": 0}),
+        ("sink_tokens", {"sink_tokens": 2}),
+        ("qk_norm", {"qk_norm": "heads"}),
+        ("softcap", {"softcap": 0.0}),
+        ("conv", {"conv": 1}),
+        ("rope.partial", {"rope": Rope(partial=0.1)}),
+    ],
+)
+def test_impossible_sizes_are_errors_that_name_the_key(place: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as error:
+        Config(**options).check(32)
+    assert error.value.place == place

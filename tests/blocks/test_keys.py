@@ -10,7 +10,7 @@ from blocks.base import Cursor, advance
 from blocks.keys import Keys, append, attend, cache_bytes, trim
 
 B, M, G, E, W = 2, 2, 2, 3, 5
-PIECES = ("plain", "packed", "padded", "one row padded away", "new documents", "plain")
+PIECES = ("plain", "packed", "padded", "one row padded away", "new documents")
 
 
 def read(kinds: tuple[str, ...], window: int | None, sink_tokens: int, length: int = 7) -> tuple[list[Tensor], list[Tensor]]:
@@ -53,7 +53,7 @@ def one(pieces: list[tuple[Tensor, ...]], window: int | None, sink_tokens: int) 
 
 @pytest.mark.parametrize(("window", "sink_tokens"), [(None, 0), (1, 0), (4, 0), (4, 2), (40, 1)])
 def test_pieces_of_any_kind_follow_one_another(window: int | None, sink_tokens: int) -> None:
-    for kinds in itertools.permutations(PIECES[:5], 3):
+    for kinds in itertools.permutations(PIECES, 2):
         found, right = read(("plain", *kinds, "plain"), window, sink_tokens)
         for a, b in zip(found, right, strict=True):
             assert float((a - b).norm() / b.norm()) < 1e-12, kinds

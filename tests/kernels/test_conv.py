@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from kernels import backend
-from kernels.conv import conv, flops, previous
+from kernels.conv import chunked, conv, flops, previous
 
 B, C, W = 3, 5, 4  # pairwise different
 ROOMS = ("reference", "chunked")
@@ -71,18 +71,79 @@ def test_conv_is_conv1d_after_the_state(room: str, t: int, width: int) -> None:
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("t", [1, 2, 3, 4, 9])
 def test_rooms_agree(t: int, padded: bool, packed: bool, with_state: bool) -> None:
-    tensors = inputs(t) if with_state else inputs(t)[:-1]
-    options = {"reset": resets(t) if packed else None, "pads": pads(t) if padded else None}
+    compare(t, padded, packed, with_state, "silu" if t % 2 else "none")
+
+
+@pytest.mark.parametrize("tile", [1, C, 4 * C, 20 * C])  # shorter than the filter; tiles of tokens; tiles of rows
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("t", [9, 13])
+def test_tiles_agree(t: int, padded: bool, packed: bool, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked, "TILE", tile)
+    compare(t, padded, packed, True, "silu")
+    compare(t, padded, packed, packed, "none", bias=False)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("with_state", [False, True])
+def test_what_a_compiler_gets_agrees(packed: bool, with_state: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    compare(9, True, packed, with_state, "silu")
+    compare(2, False, packed, with_state, "none", bias=False)
+
+
+def compare(t: int, padded: bool, packed: bool, with_state: bool, activation: str, bias: bool = True) -> None:
+    """Values, the state after and every gradient, the state's too, in both rooms."""
+    x, weight, b, start = inputs(t)
+    places = {0: x, 1: weight, **({2: b} if bias else {}), **({3: start} if with_state else {})}
+    options = {"reset": resets(t) if packed else None, "pads": pads(t) if padded else None, "activation": activation}
     real = (torch.arange(t) >= (pads(t) if padded else torch.zeros(B))[:, None])[..., None]  # outputs at padding are free
     weights = torch.randn(B, t, C, dtype=torch.float64) * real, torch.randn(B, W - 1, C, dtype=torch.float64)
     results = []
     for room in ROOMS:
-        leaves = [i.clone().requires_grad_() for i in tensors]
+        leaves = {i: tensor.clone().requires_grad_() for i, tensor in places.items()}
         with backend(room):
-            y, state = conv(*leaves, **options)
-        results.append([y * real, state, *torch.autograd.grad((y * weights[0]).sum() + (state * weights[1]).sum(), leaves)])
+            y, state = conv(*(leaves.get(i) for i in range(4)), **options)
+        grads = torch.autograd.grad((y * weights[0]).sum() + (state * weights[1]).sum(), list(leaves.values()))
+        results.append([y * real, state, *grads])
     for a, b in zip(*results, strict=True):
         assert error(a, b) < 1e-12
+
+
+@pytest.mark.parametrize("activation", ["none", "silu"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_gradcheck(packed: bool, activation: str) -> None:
+    leaves = [i[:2].requires_grad_() if i.shape[0] == B else i.requires_grad_() for i in inputs(5)]
+    reset = resets(5)[1:] if packed else None
+    assert torch.autograd.gradcheck(lambda *i: conv(*i, reset=reset, activation=activation), leaves)
+
+
+def test_only_what_needs_a_gradient_gets_one() -> None:
+    x, weight, bias, state = (i.requires_grad_() for i in inputs(6))
+    dy = torch.randn(B, 6, C, dtype=torch.float64)
+    grads = torch.autograd.grad(conv(x, weight, bias, state, activation="silu")[0], (x, weight), dy)
+    frozen = conv(x.detach(), weight, bias.detach(), state.detach(), activation="silu")[0]
+    assert torch.equal(torch.autograd.grad(frozen, weight, dy)[0], grads[1])
+    frozen = conv(x, weight.detach(), bias.detach(), activation="none")[0]
+    assert torch.autograd.grad(frozen, x, dy)[0].shape == x.shape
+    with torch.no_grad():
+        y, after = conv(x, weight, bias, state)
+    assert not y.requires_grad
+    assert not after.requires_grad
+
+
+def test_the_state_holds_no_more_than_itself() -> None:
+    """No view of the piece: it would keep all of it in memory."""
+    for t in (1, 2, 9):
+        x, weight, _, state = (i.float() for i in inputs(t))
+        for before in (state, None):
+            after = conv(x, weight, None, before)[1]
+            assert after.untyped_storage().nbytes() == after.nbytes
+
+
+def test_an_unknown_activation_is_an_error() -> None:
+    with pytest.raises(ValueError, match="activation 'relu' is not one of none, silu"):
+        conv(*inputs(2), activation="relu")
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -161,6 +222,23 @@ def test_dtypes() -> None:
             assert error(y.double(), exact) < 0.02
 
 
+@pytest.mark.parametrize("activation", ["none", "silu"])
+def test_autocast(activation: str) -> None:
+    """Computed in float32 from the bfloat16 input and rounded once; gradients come in the dtype of what they are of."""
+    x, weight, bias, state = (i.float().requires_grad_() for i in inputs(9))
+    half, dy = x.detach().bfloat16().requires_grad_(), torch.randn(B, 9, C).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        y, after = conv(half, weight, bias, state, activation=activation)
+        grads = torch.autograd.grad(y, (half, weight, bias, state), dy)
+    leaves = [i.detach().double().requires_grad_() for i in (half, weight, bias, state.bfloat16())]
+    exact, _ = conv(*leaves, activation=activation)
+    assert (y.dtype, after.dtype) == (torch.bfloat16, torch.float32)
+    assert error(y.double(), exact) < 4e-3
+    for a, b, leaf in zip(grads, torch.autograd.grad(exact, leaves, dy.double()), (half, weight, bias, state), strict=True):
+        assert a.dtype == leaf.dtype
+        assert error(a.double(), b) < 4e-3
+
+
 @pytest.mark.parametrize("t", [1, 9])
 def test_cost_is_what_is_spent(t: int) -> None:
     x, weight, bias, state = inputs(t)
@@ -176,10 +254,10 @@ def test_conv_is_that_of_transformers(room: str) -> None:
     modeling = pytest.importorskip("transformers.models.mamba.modeling_mamba")
     x, weight, bias, state = (i.float() for i in inputs(9))
     with backend(room):
-        y, after = conv(x, weight, bias)
-        step, _ = conv(x[:, :1], weight, bias, state)
+        y, after = conv(x, weight, bias, activation="silu")
+        step, _ = conv(x[:, :1], weight, bias, state, activation="silu")
     theirs = modeling.causal_conv1d_fn(x.transpose(1, 2), weight, bias, activation="silu").transpose(1, 2)
-    assert error(F.silu(y), theirs) < 1e-6
+    assert error(y, theirs) < 1e-6
     assert torch.equal(after, x[:, -(W - 1) :])
     theirs = modeling.causal_conv1d_update(x[:, :1].transpose(1, 2), state.transpose(1, 2).contiguous(), weight, bias, "silu")
-    assert error(F.silu(step), theirs.transpose(1, 2)) < 1e-6
+    assert error(step, theirs.transpose(1, 2)) < 1e-6

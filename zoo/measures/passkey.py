@@ -31,6 +31,7 @@ FORMS = ("bytes", "tokens")
 BYTES = 256
 
 Draw = Callable[[int, int, int], Batch]  # (seed, first example, how many)
+Task = passkey.Config | passkey_tokens.Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +54,23 @@ class Config:
         require(self.examples >= 2, "examples", self.examples, "must be at least 2")
         require(self.call_tokens >= 1, "call_tokens", self.call_tokens, "must be positive")
 
+    def tasks(self, known: int) -> list[Task]:
+        """The task of each length and depth, length by length, for a model of `known` ids. Raises ConfigError where it is impossible."""
+        grid = [(length, depth) for length in self.lengths for depth in self.depths]
+        if self.form == "bytes":
+            require(known >= BYTES, "form", self.form, f"needs a model of bytes, this one has {known} ids", "form: tokens")
+            haystack = self.filler or "filler"
+            return [passkey.Config(length=length, digits=self.digits, depth=depth, haystack=haystack) for length, depth in grid]
+        vocab = self.vocab_size or known
+        require(vocab <= known, "vocab_size", vocab, f"the model has only {known} ids")
+        filler = self.filler or "noise"
+        return [passkey_tokens.Config(vocab_size=vocab, length=length, depth=depth, filler=filler) for length, depth in grid]
+
 
 def run(model: Model, config: Config, seed: int, *, data: Documents | None = None, progress: Progress | None = None) -> Result:
     """See the module. `data` is read only for `filler: text`: its bytes are the haystack."""
     grid = [(length, depth) for length in config.lengths for depth in config.depths]
-    tasks = [_task(model, config, length, depth, data) for length, depth in grid]
+    tasks = [_drawn(task, data) for task in config.tasks(model.config.vocab_size)]
     counter = Counter(sum(length for length, _ in grid) * config.examples, progress)
     answers: dict[tuple[int, float], Answers] = {}
     with evaluating(model):
@@ -73,18 +86,12 @@ def run(model: Model, config: Config, seed: int, *, data: Documents | None = Non
     return Result(tuple(rows))
 
 
-def _task(model: Model, config: Config, length: int, depth: float, data: Documents | None) -> tuple[Draw, float]:
+def _drawn(task: Task, data: Documents | None) -> tuple[Draw, float]:
     """(generate(seed, start, count), chance level) of one condition."""
-    known = model.config.vocab_size
-    if config.form == "bytes":
-        require(known >= BYTES, "form", config.form, f"needs a model of bytes, this one has {known} ids", "form: tokens")
-        task = passkey.Config(length=length, digits=config.digits, depth=depth, haystack=config.filler or "filler")
-        text = _text(data) if task.haystack == "text" else None
-        return lambda seed, start, count: passkey.generate(task, seed, start, count, text), passkey.chance(task)
-    vocab = config.vocab_size or known
-    require(vocab <= known, "vocab_size", vocab, f"the model has only {known} ids")
-    tokens = passkey_tokens.Config(vocab_size=vocab, length=length, depth=depth, filler=config.filler or "noise")
-    return lambda seed, start, count: passkey_tokens.generate(tokens, seed, start, count), passkey_tokens.chance(tokens)
+    if isinstance(task, passkey_tokens.Config):
+        return lambda seed, start, count: passkey_tokens.generate(task, seed, start, count), passkey_tokens.chance(task)
+    text = _text(data) if task.haystack == "text" else None
+    return lambda seed, start, count: passkey.generate(task, seed, start, count, text), passkey.chance(task)
 
 
 def _text(data: Documents | None) -> bytes:

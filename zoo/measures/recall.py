@@ -41,17 +41,17 @@ class Config:
         require(self.examples >= 2, "examples", self.examples, "must be at least 2")
         require(self.call_tokens >= 1, "call_tokens", self.call_tokens, "must be positive")
 
-    def tasks(self, model: Model) -> list[mqar.Config]:
-        """The task of each condition. Raises ConfigError where it is impossible or the model lacks the ids."""
-        vocab = self.vocab_size or model.config.vocab_size
-        require(vocab <= model.config.vocab_size, "vocab_size", vocab, f"the model has only {model.config.vocab_size} ids")
+    def tasks(self, known: int) -> list[mqar.Config]:
+        """The task of each condition for a model of `known` ids. Raises ConfigError where it is impossible."""
+        vocab = self.vocab_size or known
+        require(vocab <= known, "vocab_size", vocab, f"the model has only {known} ids")
         base = {"vocab_size": vocab, "power": self.power, "filler": self.filler, "overwrite": self.overwrite}
         return [mqar.Config(length=length, pairs=pairs, **base) for length, pairs in self.sizes]  # type: ignore[arg-type]
 
 
 def run(model: Model, config: Config, seed: int, *, data: Documents | None = None, progress: Progress | None = None) -> Result:
     """See the module. `data` is not read."""
-    tasks = config.tasks(model)
+    tasks = config.tasks(model.config.vocab_size)
     counter = Counter(sum(task.length for task in tasks) * config.examples, progress)
     rows: list[Row] = []
     with evaluating(model):
