@@ -131,7 +131,9 @@ def advance(
     run = reset.cumsum(1)
     offsets = steps - pads[:, None]  # index among the real tokens of the row
     last_reset = torch.where(reset, offsets, -1).cummax(1).values
-    positions = torch.where(run > 0, offsets - last_reset, start[:, None] + offsets).where(real, torch.zeros((), dtype=torch.int64, device=device))
+    positions = torch.where(run > 0, offsets - last_reset, start[:, None] + offsets).where(
+        real, torch.zeros((), dtype=torch.int64, device=device)
+    )
     numbers = (count[:, None] + run).where(real, torch.full((), -1, dtype=torch.int64, device=device))
     after = Cursor(torch.where(has_text, positions[:, -1] + 1, start), count + run[:, -1], label)
     ctx = Context(positions, numbers, reset if bool(reset.any()) else None, padding, kinds)

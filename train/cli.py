@@ -62,13 +62,16 @@ def _parser() -> argparse.ArgumentParser:
 
     add = _adder(commands)
     add("list", "what there is", list_, [("what", {"nargs": "?", "default": "all", "choices": ["all", *LISTS]}), JSON])
-    add(
-        "show", "the expanded stack and its ledger, a row a layer", show, [("model", {"help": "a model's YAML"}), OVERRIDES, LENGTH, JSON]
-    )
+    add("show", "the expanded stack and its ledger, a row a layer", show, [("model", {"help": "a model's YAML"}), OVERRIDES, LENGTH, JSON])
     add("check", "the contract, on one block", check, [("type", {"help": "a block's type"}), OVERRIDES, WIDTH, PLUGINS])
     add("plan", "sizes, steps, FLOPs and mismatch of an experiment; trains nothing", plan, [EXPERIMENT, OVERRIDES, JSON])
     add("run", "plan, train, measure and report an experiment; resumable", run_, [EXPERIMENT, OVERRIDES, OUT, WORKERS, THREADS])
-    add("measure", "measure a trained run", measure, [("run", {"help": "a run's folder"}), ("overrides", {"nargs": "*", "metavar": "MEASURE or key=value"})])
+    add(
+        "measure",
+        "measure a trained run",
+        measure,
+        [("run", {"help": "a run's folder"}), ("overrides", {"nargs": "*", "metavar": "MEASURE or key=value"})],
+    )
     add("report", "rebuild report.html of an experiment's folder", report, [("folder", {"help": "an experiment's folder"})])
     return parser
 
@@ -128,7 +131,7 @@ def show(arguments: argparse.Namespace) -> None:
 def check(arguments: argparse.Namespace) -> None:
     """zoo check TYPE [key=value ...]"""
     from blocks.catalogue import config_class
-    from zoo.check import ContractError, Subject, run_checks
+    from zoo.check import ContractError, run_checks
     from zoo.schema import dotted, parse
 
     cls = config_class(arguments.type, tuple(arguments.plugin))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from blocks.catalogue import block_types, config_class
+from train.experiment import Plan
 from zoo.config import ModelConfig
 from zoo.ledger import Ledger
 
@@ -90,6 +91,26 @@ def show(name: str, config: ModelConfig, rows: Ledger) -> None:
     console = Console()
     console.print(made)
     console.print(
-        f"\nwithout the embedding {rows.params_non_embedding:,} parameters; training {rows.flops_train:,} FLOPs a sequence of {rows.length}\n"
+        f"\nwithout the embedding {rows.params_non_embedding:,} parameters; training {rows.flops_train:,} FLOPs a sequence\n"
         "FLOPs: forward, one sequence, multiply-add = 2, what the mathematics needs (executed: what the chunked kernels spend)."
     )
+
+
+def plan(made: Plan) -> None:
+    """The runs of an experiment, a row a model and part."""
+    config, values = made.experiment.config, made.as_dict()
+    rule = values["match"]
+    console = Console()
+    for part, source in made.sources.items():
+        title = f"{config.name}, {part}: {source.label}, {source.length} tokens, seeds {', '.join(str(s) for s in config.seeds)}"
+        table_ = Table(title=title, title_justify="left", box=None, header_style="bold")
+        table_.add_column("model")
+        for heading in ("parameters", "training FLOPs of a run", "mismatch", "steps", "tokens", "lr", "state bytes", "sizes found"):
+            table_.add_column(heading, justify="right")
+        for run in (r for r in made.runs if r.part == part and r.seed == config.seeds[0]):
+            sizes = ", ".join(f"{key} = {size}" for key, size in run.sizes.items()) or "as given"
+            numbers = (f"{run.params:,}", f"{run.flops_train:.4g}", f"{run.mismatch:+.2%}", f"{run.spec.steps:,}", f"{run.tokens:,}")
+            table_.add_row(run.model, *numbers, f"{run.spec.train.lr:g}", f"{run.state_bytes:,}", sizes)
+        console.print(table_)
+        console.print()
+    console.print(f"{len(made.runs)} runs; matched on {rule['axis']} within {rule['tolerance']:.1%}, worst mismatch {rule['worst']:.2%}")

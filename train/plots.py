@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,7 +17,7 @@ from train.results import ALL
 # Okabe & Ito's palette: told apart by colour-blind eyes, too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -91,7 +92,11 @@ def loss_by_position(stream: pd.DataFrame, window: pd.DataFrame, models: Sequenc
         ax.annotate(f"training length {train_length}", (train_length, 0.98), xycoords=("data", "axes fraction"), fontsize=8, rotation=90,
                     va="top", ha="right", color="0.3")  # fmt: skip
         ax.set_xscale("log", base=2)
-        ax.set(xlabel="position in the document (tokens)", ylabel=f"loss ({unit})", title="Solid: one stream. Dashed: a window of the training length")
+        ax.set(
+            xlabel="position in the document (tokens)",
+            ylabel=f"loss ({unit})",
+            title="Solid: one stream. Dashed: a window of the training length",
+        )
         ax.legend()
 
     return svg(draw)

@@ -150,7 +150,9 @@ def _pictures(name: str, kind: str, table: pd.DataFrame, models: list[str], leng
         return [(f"{name}: loss by position", text, plots.loss_by_position(stream, window, models, length, "nats a byte"))]
     if kind == "state":
         norms = table[(table["metric"] == "norm") & table["_head"].notna()]
-        return [(f"{name}: norm of the state", "Every head of every layer, mean over documents and seeds.", plots.states(norms, models, length))]
+        return [
+            (f"{name}: norm of the state", "Every head of every layer, mean over documents and seeds.", plots.states(norms, models, length))
+        ]
     return []
 
 

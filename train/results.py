@@ -50,9 +50,7 @@ def joined(records: Iterable[Record]) -> list[Record]:
     rows = []
     for (experiment, part, model, measure, condition, metric), members in groups.items():
         found = _over_seeds([m.value for m in members])
-        rows.append(
-            Record(experiment, model, ALL, measure, condition, metric, found.value, found.low, found.high, len(members), part)
-        )
+        rows.append(Record(experiment, model, ALL, measure, condition, metric, found.value, found.low, found.high, len(members), part))
     return rows
 
 
@@ -78,10 +76,23 @@ def write(path: Path, records: Sequence[Record]) -> None:
 def read(path: Path) -> list[Record]:
     """The lines of a results file."""
     with path.open(newline="", encoding="utf-8") as file:
-        return [
-            Record(**{**row, "value": float(row["value"]), "low": float(row["low"]), "high": float(row["high"]), "n": int(row["n"])})
-            for row in csv.DictReader(file)
-        ]
+        return [_record(row) for row in csv.DictReader(file)]
+
+
+def _record(row: dict[str, str]) -> Record:
+    return Record(
+        experiment=row["experiment"],
+        model=row["model"],
+        seed=row["seed"],
+        measure=row["measure"],
+        condition=row["condition"],
+        metric=row["metric"],
+        value=float(row["value"]),
+        low=float(row["low"]),
+        high=float(row["high"]),
+        n=int(row["n"]),
+        part=row["part"],
+    )
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:

@@ -77,7 +77,7 @@ def _scrambled(block: nn.Module) -> nn.Module:
     with torch.no_grad():
         for parameter in block.parameters():
             if parameter.numel() > 0 and bool((parameter == parameter.flatten()[0]).all()):
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
     return block.double().eval()
 
 

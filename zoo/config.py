@@ -96,7 +96,9 @@ def _named(config: ModelConfig, name: str) -> Named:
     type_name = spec.get("type")
     place = f"blocks.{name}"
     if not isinstance(type_name, str):
-        raise ConfigError(place, None, "needs a type (or like: another block)", "for example {type: gqa, n_heads: 4}; `zoo list blocks` names them")
+        raise ConfigError(
+            place, None, "needs a type (or like: another block)", "for example {type: gqa, n_heads: 4}; `zoo list blocks` names them"
+        )
     try:
         cls = config_class(type_name, config.plugins)
     except ConfigError as error:

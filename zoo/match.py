@@ -116,9 +116,7 @@ def _solve(name: str, config: ModelConfig, keys: list[str], axis: str, target: i
     return matched
 
 
-def _candidates(
-    config: ModelConfig, keys: list[str], start: list[int], axis: str, target: int, length: int
-) -> Iterator[tuple[int, ...]]:
+def _candidates(config: ModelConfig, keys: list[str], start: list[int], axis: str, target: int, length: int) -> Iterator[tuple[int, ...]]:
     """Grid over all keys but the last, bisection over the last, with its neighbours."""
     *coarse, last = keys
     step = MULTIPLES.get(last, DEFAULT_MULTIPLE)

@@ -17,7 +17,7 @@ from kernels.cross_entropy import cross_entropy_by_row, logits_of, summed_cross_
 from zoo.config import ModelConfig
 from zoo.ledger import Ledger, ledger
 from zoo.padding import leading, restore
-from zoo.segments import SegmentState, Segments
+from zoo.segments import Segments, SegmentState
 from zoo.stack import LayerStates, Stack, make_norm
 from zoo.tokens import insert
 
@@ -92,8 +92,9 @@ class Model(nn.Module):
 
     def _with_inserted(self, x: Tensor, ctx: Context, source: Tensor, order: Tensor) -> Tensor:
         expanded = x.gather(1, source[..., None].expand(*source.shape, x.shape[-1]))
+        assert ctx.kinds is not None
         for kind, table in self.inserted.items():
-            here = ctx.kinds == int(kind)
+            here = torch.eq(ctx.kinds, int(kind))
             expanded = torch.where(here[..., None], table[order.masked_fill(~here, 0)].to(expanded.dtype), expanded)
         return expanded
 

@@ -119,7 +119,7 @@ def _convert(hint: Any, value: Any) -> Any:
         return value
     if isinstance(value, bool) != (hint is bool) or isinstance(value, (Mapping, list, tuple)):
         return _WRONG  # OmegaConf would read True as 1 and "yes" as True
-    if hint is int and isinstance(value, (float, str)) or hint is str and not isinstance(value, str):
+    if (hint is int and isinstance(value, (float, str))) or (hint is str and not isinstance(value, str)):
         return int(value) if isinstance(value, float) and value.is_integer() else _WRONG
     if hint is float and isinstance(value, str):  # YAML reads 1e-3 as text
         try:

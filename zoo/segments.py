@@ -58,7 +58,7 @@ class Segments(nn.Module):
         return out, SegmentState(tuple(rows))
 
     def _open(self, rows: int, x: Tensor) -> Group:
-        return Group(self.memory.to(x.dtype).expand(rows, -1, -1), 0, None, None)
+        return Group(self.memory.to(x.dtype).repeat(rows, 1, 1), 0, None, None)
 
     def _row(self, x: Tensor, group: Group, inner: Run, documents: Tensor | None) -> tuple[Tensor, Group]:
         """One row without padding, document by document."""

@@ -1,10 +1,17 @@
 """A small experiment: two models, a recall part and a text part."""
 
+from copy import deepcopy
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import yaml
 
+from train.experiment import load_experiment, make_plan
+from train.files import write_json
+from train.results import joined, write
+from train.runner import collect, run_folder
+from train.worker import execute
 from zoo.schema import merge
 
 FEED = {"F": {"type": "swiglu", "hidden": 32}}
@@ -20,13 +27,13 @@ def experiment(text: Path, **changes: Any) -> dict[str, Any]:
         "set": {"vocab_size": 64},
         "data": {"kind": "mqar", "vocab_size": 64, "length": 32, "mix": [{"pairs": 2}, {"pairs": 4, "length": 16}]},
         "budget": {"steps": 30},
-        "train": TRAIN,
+        "train": dict(TRAIN),
         "measures": {"recall": {"sizes": [[32, 2], [64, 4]], "examples": 8}},
     }
     reading = {
         "data": {"kind": "text", "path": str(text), "length": 24},
         "budget": {"steps": 20},
-        "train": TRAIN,
+        "train": dict(TRAIN),
         "measures": {"loss": {"window": 24}, "collapse": {"times": 4, "documents": 2}},
     }
     base = {
@@ -37,7 +44,7 @@ def experiment(text: Path, **changes: Any) -> dict[str, Any]:
         "models": {"attention": {"model": attention}, "recurrent": {"model": recurrent, "vary": ["blocks.F.hidden"]}},
         "parts": {"recall": recall, "text": reading},
     }
-    return merge(base, changes)
+    return deepcopy(merge(base, changes))
 
 
 def write_text_folder(folder: Path) -> Path:
@@ -57,3 +64,15 @@ def write_experiment(folder: Path, **changes: Any) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(experiment(text if text.exists() else write_text_folder(text), **changes)))
     return path
+
+
+def finished(path: Path, out: Path) -> Path:
+    """The experiment done in this very process, run after run: the folder that `zoo run` would leave, without its report."""
+    plan = make_plan(load_experiment(path))
+    out.mkdir()
+    write_json(out / "plan.json", plan.as_dict())
+    for index, run in enumerate(plan.runs):
+        assert execute(index, run, run_folder(out, run), SimpleQueue()) is None
+    records = collect(plan, out)
+    write(out / "results.csv", [*records, *joined(records)])
+    return out

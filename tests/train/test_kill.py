@@ -11,20 +11,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.train.experiments import write_experiment
+from tests.train.experiments import finished, write_experiment
 
 POLL = 0.02  # seconds
 LAST_GASP = 15  # seconds that the workers of a killed command have to end
 
 
-def start(experiment: Path, out: Path) -> subprocess.Popen[bytes]:
-    """`zoo run` as a user starts it, two runs beside each other."""
-    command = [sys.executable, "-m", "train.cli", "run", str(experiment), "--out", str(out), "--workers", "2"]
+def start(experiment: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
+    """`zoo run` as a user starts it."""
+    command = [sys.executable, "-m", "train.cli", "run", str(experiment), "--out", str(out), "--workers", str(workers)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def finish(experiment: Path, out: Path) -> None:
-    process = start(experiment, out)
+def finish(experiment: Path, out: Path, workers: int) -> None:
+    process = start(experiment, out, workers)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said.decode()
 
@@ -62,13 +62,13 @@ def results(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in paths}
 
 
-def kill_and_go_on(tmp_path: Path, kills: int, seed: int, longest: float) -> int:
+def kill_and_go_on(tmp_path: Path, workers: int, kills: int, seed: int, longest: float) -> int:
     """How many of `kills` kills met the command at work, all of them at most `longest` seconds after it began to write."""
     experiment, draw, met = write_experiment(tmp_path), random.Random(seed), 0
-    finish(experiment, tmp_path / "whole")
+    finished(experiment, tmp_path / "whole")
     for _ in range(kills):
-        met += kill_at_work(start(experiment, tmp_path / "broken"), tmp_path / "broken", draw.uniform(0, longest))
-    finish(experiment, tmp_path / "broken")
+        met += kill_at_work(start(experiment, tmp_path / "broken", workers), tmp_path / "broken", draw.uniform(0, longest))
+    finish(experiment, tmp_path / "broken", workers)
     whole, broken = results(tmp_path / "whole"), results(tmp_path / "broken")
     assert len([name for name in whole if name.endswith("model.safetensors")]) == 4
     assert broken.keys() == whole.keys()
@@ -78,9 +78,9 @@ def kill_and_go_on(tmp_path: Path, kills: int, seed: int, longest: float) -> int
 
 
 def test_killed_twice(tmp_path: Path) -> None:
-    assert kill_and_go_on(tmp_path, kills=2, seed=0, longest=1.0) >= 1
+    assert kill_and_go_on(tmp_path, workers=1, kills=2, seed=0, longest=1.0) >= 1
 
 
 @pytest.mark.slow
 def test_killed_ten_times(tmp_path: Path) -> None:
-    assert kill_and_go_on(tmp_path, kills=10, seed=1, longest=2.0) >= 5
+    assert kill_and_go_on(tmp_path, workers=2, kills=10, seed=1, longest=2.0) >= 5

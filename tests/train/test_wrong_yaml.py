@@ -42,7 +42,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "tie is a number": ({"tie_embeddings": 3}, ["tie_embeddings = 3", "true or false"]),
     "blocks is a list": ({"blocks": ["gqa"]}, ["blocks = ['gqa']", "must be"]),
     "no blocks": ({"blocks": None}, ["blocks:", "must be"]),
-    "misspelt field": ({"blocks": {"M": {"d_sate": 3}}}, ["blocks.M.d_sate:", "mamba2 has no such key", "did you mean d_state?", "head_dim"]),
+    "misspelt field": (
+        {"blocks": {"M": {"d_sate": 3}}},
+        ["blocks.M.d_sate:", "mamba2 has no such key", "did you mean d_state?", "head_dim"],
+    ),
     "field of wrong type": ({"blocks": {"M": {"d_state": "big"}}}, ["blocks.M.d_state = 'big'", "a whole number"]),
     "list for a number": ({"blocks": {"M": {"d_state": [16]}}}, ["blocks.M.d_state = [16]", "a whole number"]),
     "null for a number": ({"blocks": {"M": {"d_state": None}}}, ["blocks.M.d_state:", "a whole number"]),
@@ -79,7 +82,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "token plan without its size": ({"tokens": {"prefix": {}}}, ["tokens.prefix.count:", "is missing"]),
     "no prefix tokens": ({"tokens": {"prefix": {"count": 0}}}, ["tokens.prefix.count = 0", "at least 1"]),
     "memory with others": ({"tokens": {"memory": {}, "landmark": {}}}, ["tokens.memory:", "no other token plan"]),
-    "landmark block without landmarks": ({"blocks": {"A": {"type": "landmark", "n_kv_heads": REMOVE}}}, ["blocks.A.type", "landmark tokens"]),
+    "landmark block without landmarks": (
+        {"blocks": {"A": {"type": "landmark", "n_kv_heads": REMOVE}}},
+        ["blocks.A.type", "landmark tokens"],
+    ),
 }
 
 
