@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from blocks import base
 from blocks.base import Context, Cost, one_of, require
-from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear
+from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear, step_bias
 from kernels import conv, delta
 from kernels.dtypes import wide
 
@@ -44,7 +44,7 @@ class Config(base.Config):
     output_gate: str = "swish"  # none (DeltaNet), swish (Gated DeltaNet), sigmoid (Kimi Delta Attention)
     output_gate_rank: int | None = None  # width of a low-rank output gate (Kimi: head_dim); None = one full matrix
     output_gate_bias: bool = False  # a bias in the output gate
-    conv_width: int = 4  # taps of the convolution on q, k and v; 0 = none
+    conv: int = 4  # taps of the convolution on q, k and v; 0 = none
     norm_eps: float = 1e-5  # of the norm over each head
 
     def check(self, d_model: int) -> None:
@@ -64,7 +64,7 @@ class Config(base.Config):
         require(self.gate_rank is None or self.gate == "vector", "gate_rank", self.gate_rank, "is only of gate: vector")
         unused = self.output_gate_rank is not None or self.output_gate_bias
         require(not unused or self.output_gate != "none", "output_gate", self.output_gate, "has neither a rank nor a bias")
-        require(self.conv_width >= 0, "conv_width", self.conv_width, "must be at least 0")
+        require(self.conv >= 0, "conv", self.conv, "must be at least 0")
 
     @property
     def value_heads(self) -> int:
@@ -97,10 +97,10 @@ class Config(base.Config):
         steps = {"none": 0, "scalar": 2 * hv, "vector": hv + hv * k}[self.gate]  # A_log and dt_bias
         bias = hv * v if self.output_gate_bias else 0
         return Cost(
-            params=matrices + self.conv_width * channels + steps + bias + v,
-            flops=linear + conv.flops(length, channels, self.conv_width) + delta.flops(length, hv, k, v),
+            params=matrices + self.conv * channels + steps + bias + v,
+            flops=linear + conv.flops(length, channels, self.conv) + delta.flops(length, hv, k, v),
             executed_flops=linear + delta.executed_flops(length, hv, k, v, vector=self.gate == "vector"),
-            state_bytes=4 * (hv * k * v + max(0, self.conv_width - 1) * channels),
+            state_bytes=4 * (hv * k * v + max(0, self.conv - 1) * channels),
         )
 
     def build(self, d_model: int, layer: int = 0, n_layers: int = 1) -> "Block":
@@ -108,7 +108,7 @@ class Config(base.Config):
 
 
 class State(NamedTuple):
-    conv: Tensor | None  # (b, conv_width - 1, c) float32: the last inputs of the convolution over q, k and v; None without one
+    conv: Tensor | None  # (b, taps - 1, c) float32: the last inputs of the convolution over q, k and v; None without one
     memory: Tensor  # (b, h, k, v) float32
 
 
@@ -121,12 +121,12 @@ class Block(nn.Module):
         self.config, self.widths = config, (h * k, h * k, hv * v)
         self.key_width, self.value_width = k, v
         self.qkv = nn.Linear(d_model, sum(self.widths), bias=False)
-        self.conv = ShortConv(sum(self.widths), config.conv_width) if config.conv_width else None
+        self.conv = ShortConv(sum(self.widths), config.conv) if config.conv else None
         self.beta = nn.Linear(d_model, hv, bias=False)
         self.decay = _decay_projection(config, d_model)
         if config.gate != "none":
             self.A_log = nn.Parameter(torch.empty(hv).uniform_(0.01 if config.gate == "scalar" else 1.0, 16).log())
-            self.dt_bias = nn.Parameter(_dt_bias(hv if config.gate == "scalar" else hv * k))
+            self.dt_bias = nn.Parameter(step_bias(hv if config.gate == "scalar" else hv * k, DT_MIN, DT_MAX, DT_FLOOR))
         self.output_gate = _output_gate(config, d_model, hv * v)
         self.norm = RMSNorm(v, eps=config.norm_eps)
         self.output = residual_linear(hv * v, d_model, n_layers)
@@ -185,9 +185,3 @@ def _output_gate(config: Config, d_model: int, width: int) -> nn.Module | None:
     if rank is None:
         return nn.Linear(d_model, width, bias=bias)
     return nn.Sequential(nn.Linear(d_model, rank, bias=False), nn.Linear(rank, width, bias=bias))
-
-
-def _dt_bias(n: int) -> Tensor:
-    """The inverse softplus of step sizes spread evenly in their logarithm."""
-    dt = torch.empty(n).uniform_(math.log(DT_MIN), math.log(DT_MAX)).exp().clamp_min(DT_FLOOR)
-    return dt + torch.log(-torch.expm1(-dt))

@@ -6,7 +6,6 @@
 Falcon-Mamba (arXiv:2410.05355) and Jamba (arXiv:2403.19887) put an RMS norm on each of dt', B and C: see `norm_bcdt`.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from blocks import base
 from blocks.base import Context, Cost, no_decay, one_of, require
-from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear
+from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear, step_bias
 from kernels import linear_scan as scan
 from kernels.conv import flops as conv_flops
 from kernels.dtypes import wide
@@ -28,7 +27,7 @@ class Config(base.Config):
     paper: ClassVar[str] = "Mamba, arXiv:2312.00752"
 
     d_state: int = 16  # state entries a channel
-    d_conv: int = 4  # taps of the short convolution
+    conv: int = 4  # taps of the short convolution
     expand: float = 2.0  # inner channels / d_model
     dt_rank: int | None = None  # width of dt'; None = d_model / 16, rounded up
     conv_bias: bool = True  # a bias in the convolution
@@ -41,7 +40,7 @@ class Config(base.Config):
 
     def check(self, d_model: int) -> None:
         require(self.d_state >= 1, "d_state", self.d_state, "must be at least 1")
-        require(self.d_conv >= 2, "d_conv", self.d_conv, "must be at least 2 taps")
+        require(self.conv >= 2, "conv", self.conv, "must be at least 2 taps")
         require(self.inner(d_model) >= 1, "expand", self.expand, f"must give at least one channel at d_model {d_model}")
         require(self.rank(d_model) >= 1, "dt_rank", self.dt_rank, "must be at least 1")
         require(0 < self.dt_min <= self.dt_max, "dt_min", self.dt_min, f"must be above 0 and at most dt_max = {self.dt_max}")
@@ -57,7 +56,7 @@ class Config(base.Config):
         return -(-d_model // 16) if self.dt_rank is None else self.dt_rank
 
     def cost(self, d_model: int, length: int) -> Cost:
-        c, n, r, w = self.inner(d_model), self.d_state, self.rank(d_model), self.d_conv
+        c, n, r, w = self.inner(d_model), self.d_state, self.rank(d_model), self.conv
         matrices = 3 * d_model * c + c * (r + 2 * n) + r * c
         vectors = (w + self.conv_bias) * c + c + c * n + c + self.bias * (2 * c + d_model)
         norms = r + 2 * n if self.norm_bcdt == "weighted" else 0
@@ -74,7 +73,7 @@ class Config(base.Config):
 
 
 class State(NamedTuple):
-    conv: Tensor  # (b, d_conv - 1, c) float32: the last inputs of the convolution
+    conv: Tensor  # (b, taps - 1, c) float32: the last inputs of the convolution
     ssm: Tensor  # (b, c, n) float32
 
 
@@ -86,7 +85,7 @@ class Block(nn.Module):
         c, n, r = config.inner(d_model), config.d_state, config.rank(d_model)
         self.sizes = [r, n, n]
         self.in_proj = nn.Linear(d_model, 2 * c, bias=config.bias)
-        self.conv = ShortConv(c, config.d_conv, bias=config.conv_bias)
+        self.conv = ShortConv(c, config.conv, bias=config.conv_bias)
         self.x_proj = nn.Linear(c, r + 2 * n, bias=False)
         self.dt_proj = nn.Linear(r, c)
         self.A_log = no_decay(nn.Parameter(torch.arange(1.0, n + 1).log().repeat(c, 1)))  # S4D-real
@@ -98,7 +97,7 @@ class Block(nn.Module):
                 self.in_proj.bias.zero_()
                 self.out_proj.bias.zero_()
             self.dt_proj.weight.uniform_(-(r**-0.5), r**-0.5)
-            self.dt_proj.bias.copy_(_dt_bias(c, config.dt_min, config.dt_max, config.dt_floor))
+            self.dt_proj.bias.copy_(step_bias(c, config.dt_min, config.dt_max, config.dt_floor))
 
     def forward(self, u: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
         x, z = self.in_proj(u).chunk(2, -1)
@@ -116,10 +115,3 @@ def _norms(config: Config, widths: list[int]) -> list[RMSNorm]:
     if config.norm_bcdt == "none":
         return []
     return [RMSNorm(width, eps=config.norm_eps, affine=config.norm_bcdt == "weighted") for width in widths]
-
-
-def _dt_bias(channels: int, dt_min: float, dt_max: float, dt_floor: float) -> Float[Tensor, "c"]:
-    """b with softplus(b) = dt, dt log-uniform in [dt_min, dt_max] and not below dt_floor."""
-    low, high = math.log(dt_min), math.log(dt_max)
-    dt = torch.empty(channels).uniform_(low, high).exp().clamp(min=dt_floor)
-    return dt + torch.log(-torch.expm1(-dt))

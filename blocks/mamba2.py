@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from blocks import base
 from blocks.base import Context, Cost, divisors, one_of, require
-from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear
+from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear, step_bias
 from kernels import decay
 from kernels.conv import flops as conv_flops
 from kernels.dtypes import wide
@@ -102,7 +102,7 @@ class Block(nn.Module):
         self.sizes = [c, channels, h]
         self.in_proj = nn.Linear(d_model, sum(self.sizes), bias=config.bias)  # z, x, B, C, dt
         self.conv = ShortConv(channels, config.conv, bias=config.conv_bias)
-        self.dt_bias = nn.Parameter(_inverse_softplus(_log_uniform(h, config.dt_min, config.dt_max).clamp(min=config.dt_floor)))
+        self.dt_bias = nn.Parameter(step_bias(h, config.dt_min, config.dt_max, config.dt_floor))
         self.A_log = nn.Parameter(torch.empty(h).uniform_(*config.a_range).log())
         self.D = nn.Parameter(torch.ones(h))
         self.norm = RMSNorm(c, eps=config.norm_eps, groups=config.n_groups) if config.norm != "none" else None
@@ -134,12 +134,3 @@ class Block(nn.Module):
         if self.norm is None:
             return y * gate
         return self.norm(y * gate) if self.config.norm == "after_gate" else self.norm(y) * gate
-
-
-def _log_uniform(size: int, low: float, high: float) -> Float[Tensor, "size"]:
-    return torch.empty(size).uniform_(math.log(low), math.log(high)).exp()
-
-
-def _inverse_softplus(x: Float[Tensor, "h"]) -> Float[Tensor, "h"]:
-    """b with softplus(b) = x, without losing small x."""
-    return x + torch.log(-torch.expm1(-x))

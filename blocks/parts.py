@@ -38,6 +38,12 @@ def linear_flops(length: int, d_in: int, d_out: int) -> int:
     return 2 * length * d_in * d_out
 
 
+def step_bias(size: int, low: float, high: float, floor: float) -> Tensor:
+    """(size,) b with softplus(b) = dt, the step sizes dt log-uniform in [low, high] and not below `floor` (Mamba's init)."""
+    dt = torch.empty(size).uniform_(math.log(low), math.log(high)).exp().clamp(min=floor)
+    return dt + torch.log(-torch.expm1(-dt))  # the inverse of softplus, without losing small dt
+
+
 class ShortConv(nn.Module):
     """Causal depthwise convolution of `width` taps and an optional SiLU. State: the last width-1 inputs (b, width-1, c) float32."""
 

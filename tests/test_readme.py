@@ -17,7 +17,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_block_of_the_readme_passes_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_block_of_the_readme_passes_the_contract(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = next(text for text in blocks("python") if text.startswith("# my_blocks.py"))
     (tmp_path / "my_blocks.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,14 @@ def measures() -> list[dict[str, Any]]:
 def _yaml_files(folder: Path) -> list[dict[str, Any]]:
     rows = []
     for path in sorted(folder.rglob("*.yaml")):
-        comment = path.read_text(encoding="utf-8").split("\n")[0].lstrip("# ")
-        rows.append({"path": str(path.relative_to(CONFIGS.parent)), "summary": comment})
+        rows.append({"path": str(path.relative_to(CONFIGS.parent)), "summary": _first_comment(path)})
     return rows
+
+
+def _first_comment(path: Path) -> str:
+    """The paragraph of comment that a YAML begins with."""
+    lines = itertools.takewhile(lambda line: line.startswith("# "), path.read_text(encoding="utf-8").splitlines())
+    return " ".join(line.removeprefix("# ") for line in lines)
 
 
 def table(title: str, rows: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Assembly and instruments: pattern -> model, ledger, matching, tasks, measures."""
+"""Assembly and instruments: pattern -> model, ledger, matching, tasks, measures. The names below are the public surface."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 from blocks.base import ConfigError, detach, map_state, state_bytes
 from zoo.config import ModelConfig, load_model
+from zoo.load import load
+from zoo.match import match
 from zoo.model import Model
 from zoo.model import build as _build
 
-__all__ = ["ConfigError", "Model", "ModelConfig", "build", "detach", "load_model", "map_state", "state_bytes"]
+__all__ = ["ConfigError", "Model", "ModelConfig", "build", "detach", "load", "load_model", "map_state", "match", "state_bytes"]
 
 
 def build(config: ModelConfig | Mapping[str, Any] | str | Path, seed: int = 0) -> Model:

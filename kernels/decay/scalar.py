@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.decay.tiles import LOG2E, Within
+from kernels.decay.tiles import Within
+from kernels.dtypes import LOG2E
 
 FLOOR = -120.0  # in powers of two: below it a decay counts as this small, and stays clear of denormal numbers
 

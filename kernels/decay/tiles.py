@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Gate = Literal["none", "scalar", "vector"]
-LOG2E = 1.4426950408889634  # decays are taken to base 2: exp2 is several times faster than exp on a CPU, at underflow most of all
 
 
 class Within(NamedTuple):

@@ -11,7 +11,8 @@ often the whole tile, at the latest a single token.
 import torch
 from torch import Tensor
 
-from kernels.decay.tiles import LOG2E, Within
+from kernels.decay.tiles import Within
+from kernels.dtypes import LOG2E
 
 MILD = 50.0  # a leaf decays by at most 2^-50, so that its factors, at most 2^25, lose nothing in float32
 

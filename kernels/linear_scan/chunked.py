@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from kernels.dtypes import wide
+from kernels.dtypes import LOG2E, wide
 from kernels.linear_scan.selective import SelectiveScan
-from kernels.linear_scan.walk import LOG2E, scan, scan_back
+from kernels.linear_scan.walk import scan, scan_back
 
 SIDE_BY_SIDE = 2**13  # entries that one step of linear_scan should touch to be worth its dispatch
 TILE = 2**17  # state entries in a chunk of selective_scan: a few such buffers stay in a core's cache

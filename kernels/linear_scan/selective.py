@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from kernels.linear_scan.walk import LOG2E, walk
+from kernels.dtypes import LOG2E
+from kernels.linear_scan.walk import walk
 
 
 class Piece(NamedTuple):

@@ -1,12 +1,9 @@
 """The recurrence itself, h_t = a_t h_{t-1} + x_t, walked in place in either direction of time: what both scans share."""
 
-import math
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-
-LOG2E = math.log2(math.e)  # exp(x) = exp2(x LOG2E): on a CPU exp crawls where its result is denormal, exp2 does not
 
 
 def walk(decays: Iterable[Tensor], inputs: Iterable[Tensor], h: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ def test_initial_decays_are_the_official_ones() -> None:
         (Config(head_dim=5, expand_v=1.5), "expand_v"),
         (Config(gate_rank=4), "gate_rank"),
         (Config(output_gate="none", output_gate_rank=4), "output_gate"),
-        (Config(conv_width=-1), "conv_width"),
+        (Config(conv=-1), "conv"),
     ],
 )
 def test_impossible_sizes_name_their_place(config: Config, place: str) -> None:
@@ -161,8 +161,8 @@ def test_impossible_sizes_name_their_place(config: Config, place: str) -> None:
 VARIANTS = [
     Config(gate="none", output_gate="none"),
     Config(gate="vector", output_gate="sigmoid", output_gate_rank=5, output_gate_bias=True, gate_rank=3),
-    Config(n_heads=2, head_dim=6, n_v_heads=4, expand_v=1.5, negative_eigenvalues=True, conv_width=0),
-    Config(n_heads=2, head_dim=6, n_v_heads=4, expand_v=0.5, gate="vector", conv_width=1),
+    Config(n_heads=2, head_dim=6, n_v_heads=4, expand_v=1.5, negative_eigenvalues=True, conv=0),
+    Config(n_heads=2, head_dim=6, n_v_heads=4, expand_v=0.5, gate="vector", conv=1),
 ]
 
 

@@ -15,7 +15,7 @@ from zoo.check import CHECKS, check_block
 transformers = pytest.importorskip("transformers")
 
 D, N, RANK, TAPS, LENGTH, BATCH = 12, 5, 3, 4, 21, 2
-SIZES: dict[str, Any] = {"d_state": N, "d_conv": TAPS, "dt_rank": RANK}
+SIZES: dict[str, Any] = {"d_state": N, "conv": TAPS, "dt_rank": RANK}
 
 
 def mamba(**options: Any) -> tuple[nn.Module, Any]:
