@@ -17,6 +17,7 @@ from train.results import ALL
 # Okabe & Ito's palette: told apart by colour-blind eyes, too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
+FIRST_POSITION = 16
 STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -79,7 +80,11 @@ def accuracy(table: pd.DataFrame, models: Sequence[str], key: str, label: str, t
 
 
 def loss_by_position(stream: pd.DataFrame, window: pd.DataFrame, models: Sequence[str], train_length: int, unit: str) -> str:
-    """Streamed loss by position, beside the loss of a window of the training length on the same tokens (dashed)."""
+    """Streamed loss by position, beside the loss of a window of the training length on the same tokens (dashed).
+
+    The first tokens, whose loss says nothing of memory, are left out of the picture.
+    """
+    stream, window = (t[t["_position"].astype(float) >= FIRST_POSITION] for t in (stream, window))
 
     def draw(figure: Figure) -> None:
         ax = figure.add_subplot()
