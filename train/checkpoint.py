@@ -23,7 +23,7 @@ from torch import Tensor
 
 from blocks.base import ConfigError
 from train.files import exchange, settle, unfinished, write_json
-from zoo.load import WEIGHTS, read_tensors, save_weights
+from zoo.weights import WEIGHTS, read_tensors, save_weights
 from zoo.model import Model
 
 NAME = "checkpoint"

@@ -13,7 +13,7 @@ from train.data import Source, open_source
 from train.measuring import check_measure, parse_measure
 from train.spending import Spending
 from zoo.config import ModelConfig, load_model
-from zoo.match import Match, match
+from zoo.solver import Match, match
 from zoo.schema import dotted, load_yaml, merge, parse
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -19,7 +19,7 @@ from train.headline import Column, columns
 from train.results import Record, frame, read
 from zoo.config import ModelConfig
 from zoo.ledger import ledger
-from zoo.load import load
+from zoo.weights import load
 
 FILES = ("plan.json", "results.csv")
 

@@ -34,7 +34,7 @@ from train.environment import environment
 from train.files import write_json, write_text
 from train.health import TrainingFailed
 from train.spending import Spending
-from zoo.load import put_weights
+from zoo.weights import put_weights
 from zoo.model import build
 from zoo.schema import load_yaml, parse
 

@@ -85,7 +85,7 @@ def execute(index: int, run: Any, folder: Path, queue: Queue[Event]) -> Failed |
 
 def _measure(index: int, run: Any, folder: Path, queue: Queue[Event]) -> None:
     from train.measuring import measure, measured
-    from zoo.load import load
+    from zoo.weights import load
 
     model = None
     for name, (kind, config) in run.measures.items():

@@ -8,8 +8,8 @@ from typing import Any
 
 from blocks.base import ConfigError, detach, map_state, state_bytes
 from zoo.config import ModelConfig, load_model
-from zoo.load import load
-from zoo.match import match
+from zoo.weights import load
+from zoo.solver import match
 from zoo.model import Model
 from zoo.model import build as _build
 

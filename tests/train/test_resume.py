@@ -179,7 +179,7 @@ def die_at(patched: pytest.MonkeyPatch, call: int) -> None:
     for owner, name in ((os, "fsync"), (Path, "rename"), (Path, "replace"), (Path, "mkdir"), (shutil, "rmtree")):
         patched.setattr(owner, name, guarded(getattr(owner, name)))
     patched.setattr("train.checkpoint.save_file", guarded(save_file))
-    patched.setattr("zoo.load.save_file", guarded(save_file))
+    patched.setattr("zoo.weights.save_file", guarded(save_file))
 
 
 class Pair(NamedTuple):

@@ -7,7 +7,7 @@ import pytest
 from blocks.base import ConfigError
 from zoo.config import ModelConfig, load_model
 from zoo.ledger import ledger
-from zoo.match import AXES, match, value
+from zoo.solver import AXES, match, value
 
 
 def model(pattern: str, **changes: Any) -> ModelConfig:
