@@ -23,8 +23,8 @@ from torch import Tensor
 
 from blocks.base import ConfigError
 from train.files import exchange, settle, unfinished, write_json
-from zoo.weights import WEIGHTS, read_tensors, save_weights
 from zoo.model import Model
+from zoo.weights import WEIGHTS, read_tensors, save_weights
 
 NAME = "checkpoint"
 OPTIMISER, CARRIED, PROGRESS = "optimiser.safetensors", "carried.safetensors", "progress.json"

@@ -13,8 +13,8 @@ from train.data import Source, open_source
 from train.measuring import check_measure, parse_measure
 from train.spending import Spending
 from zoo.config import ModelConfig, load_model
-from zoo.solver import Match, match
 from zoo.schema import dotted, load_yaml, merge, parse
+from zoo.solver import Match, match
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

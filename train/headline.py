@@ -12,14 +12,14 @@ from zoo.statistics import paired_difference
 
 # measure type -> the metrics that are shown, each with the condition's key that heads its columns, its unit and its scale
 SHOWN: dict[str, tuple[tuple[str, str | None, str, float], ...]] = {
-    "recall": (("accuracy", "pairs", "accuracy, %", 100.0),),
-    "passkey": (("accuracy", "length", "exact match, %", 100.0),),
-    "loss": (("bits_per_byte", None, "bits a byte", 1.0), ("nll", None, "nats a token", 1.0)),
+    "recall": (("accuracy", "pairs", "%", 100.0),),
+    "passkey": (("accuracy", "length", "%", 100.0),),
+    "loss": (("bits_per_byte", None, "bits/byte", 1.0), ("nll", None, "nats/token", 1.0)),
     "collapse": (
-        ("onset", None, "onset of collapse, position", 1.0),
-        ("excess_beyond", None, "excess loss beyond the training length, nats", 1.0),
+        ("onset", None, "onset (position)", 1.0),
+        ("excess_beyond", None, "excess (nats)", 1.0),
     ),
-    "state": (("state_bytes", None, "state bytes", 1.0),),
+    "state": (("state_bytes", None, "bytes", 1.0),),
 }
 
 

@@ -21,10 +21,10 @@ from train.data.configs import TaskData
 from train.data.sources import Source, TextSource, load_corpus
 from train.data.streams import long_documents
 from train.files import write_text
-from zoo.weights import load
 from zoo.measures import MEASURES, Row, collapse, passkey, recall, state
 from zoo.model import Model
 from zoo.schema import dotted, load_yaml, parse
+from zoo.weights import load
 
 SPLIT = "test"  # measures read what neither training nor validation has seen
 

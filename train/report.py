@@ -55,9 +55,9 @@ def print_table(folder: Path) -> None:
         table.add_column("")
         for model in models:
             table.add_column(model, justify="right", no_wrap=True)
-        table.add_row("training FLOPs of a run", *(f"{_run(plan, part, m)['flops_train']:.3g}" for m in models), style="dim")
+        table.add_row("training FLOPs", *(f"{_run(plan, part, m)['flops_train']:.3g}" for m in models), style="dim")
         table.add_row("parameters", *(f"{_run(plan, part, m)['params']:,}" for m in models), style="dim")
-        table.add_row("state bytes at the training length", *(f"{_run(plan, part, m)['state_bytes']:,}" for m in models), style="dim")
+        table.add_row("state bytes", *(f"{_run(plan, part, m)['state_bytes']:,}" for m in models), style="dim")
         for c in mine:
             table.add_row(f"{c.measure}, {c.title}: {c.unit}", *(c.cells[m].text(c.scale) if m in c.cells else "" for m in models))
         console.print(table)

@@ -34,9 +34,9 @@ from train.environment import environment
 from train.files import write_json, write_text
 from train.health import TrainingFailed
 from train.spending import Spending
-from zoo.weights import put_weights
 from zoo.model import build
 from zoo.schema import load_yaml, parse
+from zoo.weights import put_weights
 
 __all__ = ["Bar", "Summary", "TrainingFailed", "read_summary", "train_run"]
 
