@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Waiting threads sleep instead of spinning: 5x and more where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: quickstart test prove check format lint types install clean
+.PHONY: quickstart test prove check format install clean
 
 quickstart: install
 	$(PY) -m train.cli run configs/experiments/quickstart.yaml
@@ -13,7 +13,7 @@ quickstart: install
 test: install
 	$(PY) -m pytest -n 2
 
-prove: install  ## the long proofs
+prove: install
 	$(PY) -m pytest -m slow
 
 check: install

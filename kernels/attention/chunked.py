@@ -1,6 +1,6 @@
 """Dense tiles: torch's fused attention where it can serve, else blocks of queries beside just the keys that they may see.
 
-No (t, s) matrix is ever formed: a window costs O(t window) time and memory; without one, tiles are BLOCK queries tall, and a call
+No (t, s) matrix is ever formed: a window costs O(t window) time and memory; without one, tiles are at most BLOCK queries tall, and a call
 with many weights recomputes them tile by tile in its backward pass instead of keeping them.
 """
 

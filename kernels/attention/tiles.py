@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-BLOCK = 256  # queries a tile, where each tile takes its keys as one slice
+BLOCK = 256  # queries a tile at most, where each tile takes its keys as one slice
+PAIRS = 2**21  # (query, key) pairs of such a tile at most, 8 MiB of float32 scores a head: a long past makes short tiles
 BAND = 256  # widest window whose blocks are as long as the window and run side by side in one matmul
 ROWS = 32  # shortest block of a band
 SEGMENT = 4096  # queries that run side by side at most: bounds memory
@@ -28,9 +29,10 @@ def tiles(t: int, s: int, window: int | None, sink_tokens: int) -> list[Tile]:
     before = s - t
     if window is None or window > BAND or t <= max(window, ROWS):
         found = []
-        for start in range(0, t, BLOCK):
+        block = max(1, min(BLOCK, PAIRS // max(s, 1))) if window is None else BLOCK
+        for start in range(0, t, block):
             reach = before + start if window is None else min(before + start, window - 1)
-            found.append(Tile(start, 1, min(BLOCK, t - start), reach, sink_tokens if reach < before + start else 0))
+            found.append(Tile(start, 1, min(block, t - start), reach, sink_tokens if reach < before + start else 0))
         return found
     rows = max(window, ROWS)
     step = SEGMENT // rows * rows

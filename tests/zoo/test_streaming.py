@@ -24,9 +24,9 @@ SHORT, SHORT_PIECE, TAIL = 4000, 500, 64
 VOCAB = 32
 WARM = 5  # pieces after which a process has met every size of tensor it will ask for
 FLAT = 4 << 20  # bytes: what a peak may grow by that is no state (pages of the allocator)
-ROWS = 256  # queries whose scores attention holds at a time
 COPIES = 4  # of a growing state at once: the old and the new one, and the layouts that kernels read
-MAPS = {"gqa": 4, "differential": 8, "landmark": 1, "core_context": 0.25}  # such scores at once: bias, masked, softmax; of cores, fewer
+# MiB that tiles of scores take beside a growing state, and that the allocator keeps of them
+TILES = {"gqa": 200, "differential": 330, "landmark": 100, "core_context": 25}
 PLANS = {META: {"meta": {"every": 50}}, LANDMARK: {"landmark": {"every": 50}}}
 
 SMALL: dict[str, dict[str, Any]] = {  # sizes that differ from the block's defaults
@@ -120,7 +120,7 @@ def test_100_000_tokens_in_flat_memory(case: str) -> None:
         assert found["grown"] <= FLAT
     else:
         assert found["early"] < found["late"]
-        assert found["grown"] <= FLAT + COPIES * found["ledger"] + MAPS.get(case, 0) * ROWS * LONG * 4
+        assert found["grown"] <= FLAT + COPIES * found["ledger"] + (TILES.get(case, 0) << 20)
 
 
 if __name__ == "__main__":
