@@ -1,9 +1,6 @@
 """linear_scan and selective_scan: the chunked room against the definition, the definition against others' code, the cost."""
 
-import importlib.util
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, distribution
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kernels import backend
 from kernels.linear_scan import executed_flops, flops, linear_scan, selective_scan
+from tests.oracle import fla
 
 CHUNK = 7
 LENGTHS = (1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 2)
@@ -162,20 +160,6 @@ def test_cost_is_what_is_spent(t: int) -> None:
             selective_scan(x[:1], dt[:1], A, key[:1], query[:1], state[:1])
             linear_scan(-dt, x)
         assert counter.get_total_flops() == expected
-
-
-def fla(path: str) -> ModuleType:
-    """A naive file of flash-linear-attention, loaded by itself: the package needs a GPU to be imported."""
-    try:
-        file = distribution("fla-core").locate_file(f"fla/ops/{path}")
-    except PackageNotFoundError:
-        pytest.skip("fla-core is not installed")
-    spec = importlib.util.spec_from_file_location("fla_" + path.replace("/", "_")[:-3], str(file))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("room", ["reference", "chunked"])
