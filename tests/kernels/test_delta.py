@@ -1,8 +1,5 @@
 """The delta rule: chunked against the step-by-step definition, the definition against other people's, and its FLOPs."""
 
-import importlib.util
-import sysconfig
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -16,10 +13,10 @@ from kernels import delta as kernel
 from kernels.delta import chunked, reference
 from kernels.delta.transport import transport
 from kernels.delta.triangular import solve
+from tests.oracle import fla
 
 B, H, K, V, C = 2, 3, 5, 7, 16
 GATES = ("none", "scalar", "vector", "dplr")
-FLA = Path(sysconfig.get_paths()["purelib"]) / "fla"
 
 
 def randn(*shape: int) -> Tensor:
@@ -158,19 +155,6 @@ def test_transport_passes_gradcheck() -> None:
     assert torch.autograd.gradcheck(transport, [x.requires_grad_() for x in inputs])
 
 
-def fla(path: str) -> ModuleType:
-    """A naive implementation of flash-linear-attention, loaded by path: the package itself needs Triton."""
-    file = FLA / "ops" / path / "naive.py"
-    if not file.exists():
-        pytest.skip("fla-core is not installed")
-    spec = importlib.util.spec_from_file_location("fla_" + path.replace("/", "_"), file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("kind", GATES)
 @pytest.mark.parametrize("room", ["reference", "chunked"])
 def test_naive_functions_of_fla(kind: str, room: str) -> None:
@@ -193,15 +177,15 @@ def _fla(kind: str, args: list[Tensor | None]) -> tuple[Tensor, Tensor]:
     if kind == "dplr":
         q, w, k, v, a, b, state = args
         heads_first = [x.transpose(1, 2) for x in (q * K**0.5, k, v, a, b, w)]
-        return fla("generalized_delta_rule/dplr").dplr_recurrence(*heads_first, initial_state=state)
+        return fla("generalized_delta_rule/dplr/naive.py").dplr_recurrence(*heads_first, initial_state=state)
     q, k, v, g, beta, state = args
     if kind == "none":
         heads_first = [x.transpose(1, 2) for x in (q * K**0.5, k, v, beta)]
-        return fla("delta_rule").delta_rule_recurrence(*heads_first, initial_state=state)
+        return fla("delta_rule/naive.py").delta_rule_recurrence(*heads_first, initial_state=state)
     if kind == "scalar":
-        naive = fla("gated_delta_rule").naive_recurrent_gated_delta_rule
+        naive = fla("gated_delta_rule/naive.py").naive_recurrent_gated_delta_rule
         return naive(q, k, v, beta, g, scale=1.0, initial_state=state, output_final_state=True)
-    return fla("kda").naive_recurrent_kda(q, k, v, g, beta, scale=1.0, initial_state=state, output_final_state=True)
+    return fla("kda/naive.py").naive_recurrent_kda(q, k, v, g, beta, scale=1.0, initial_state=state, output_final_state=True)
 
 
 @pytest.mark.parametrize("name", ["torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule"])
