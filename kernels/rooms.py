@@ -1,38 +1,85 @@
-"""Which room of an operation serves a call: `auto` (the fastest that fits) or one named with `backend`."""
+"""Which room of an operation serves a call: `auto` (the fastest that fits) or one named with `backend`.
 
+A room is a function. One that needs a GPU library is a `Guest`: its module is imported when it is first asked for, and beside
+the function it has `refuses`, which says why a call can't be served there.
+"""
+
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
 
-BACKENDS = ("auto", "reference", "chunked")
+from torch import Tensor
+
+BACKENDS = ("auto", "reference", "chunked", "triton", "fla", "mamba_ssm", "causal_conv1d")
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_chosen: ContextVar[str] = ContextVar("backend", default="auto")
+_chosen = "auto"  # of the process: a plain global, which torch.compile reads as a constant and watches
 
 
 class BackendError(ValueError):
     """A backend was asked for by name and can't serve."""
 
 
+@dataclass(frozen=True)
+class Guest:
+    """The room `function` of the file kernels/<operation>/<room>.py, imported when first asked for.
+
+    The file also has `refuses_<function>` with the same signature: a sentence that says why it can't serve this call, or None.
+    """
+
+    module: str
+    function: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(importlib.import_module(self.module), self.function)(*args, **kwargs)
+
+    def refuses(self, *args: Any, **kwargs: Any) -> str | None:
+        """Why this call can't be served here; None if it can."""
+        try:
+            module = importlib.import_module(self.module)
+        except ImportError as error:
+            return f"it can't be imported ({error})"
+        return getattr(module, f"refuses_{self.function}")(*args, **kwargs)
+
+
+Rooms = Mapping[str, Callable[P, R]]
+
+
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Serve every operation inside this `with` from the room `name`; `auto` lets each operation choose."""
+    """Serve the operations inside this `with` from their room `name`, where they have one; it holds for the whole process."""
+    global _chosen
     if name not in BACKENDS:
         raise BackendError(f"backend {name!r} is not one of {', '.join(BACKENDS)}")
-    token = _chosen.set(name)
+    before, _chosen = _chosen, name
     try:
         yield
     finally:
-        _chosen.reset(token)
+        _chosen = before
 
 
-def pick(operation: str, rooms: Mapping[str, Callable[P, R]]) -> Callable[P, R]:
-    """The function of `rooms` (fastest first) that the chosen backend names."""
-    name = _chosen.get()
-    if name == "auto":
-        return next(iter(rooms.values()))
-    if name not in rooms:
-        raise BackendError(f"{operation} has no backend {name!r}; it has {', '.join(rooms)}")
-    return rooms[name]
+def serve(operation: str, rooms: Rooms[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call the room of `rooms` (fastest first) that the chosen backend names; an operation without such a room chooses by itself,
+    as under `auto`: the first that fits, on a CPU the first that is no guest. Raises BackendError if the named room refuses."""
+    if _chosen == "auto" or _chosen not in rooms:
+        return _first(rooms, _on_gpu(args), *args, **kwargs)(*args, **kwargs)
+    room = rooms[_chosen]
+    why = room.refuses(*args, **kwargs) if isinstance(room, Guest) else None
+    if why is not None:
+        raise BackendError(f"{operation}: backend {_chosen!r} can't serve this call: {why}")
+    return room(*args, **kwargs)
+
+
+def _on_gpu(args: tuple[Any, ...]) -> bool:
+    first = args[0]
+    return isinstance(first, Tensor) and first.is_cuda
+
+
+def _first(rooms: Rooms[P, R], on_gpu: bool, *args: P.args, **kwargs: P.kwargs) -> Callable[P, R]:
+    for room in rooms.values():
+        if not isinstance(room, Guest) or (on_gpu and room.refuses(*args, **kwargs) is None):
+            return room
+    raise BackendError("no room serves without a GPU library")  # each operation has its reference

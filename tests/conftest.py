@@ -1,12 +1,21 @@
-"""Before any import of ours: quiet threads, shape checks on, and no GPU library half-installed behind Hugging Face's back."""
+"""Before any import of ours: quiet threads, shape checks on, and no GPU library half-installed behind Hugging Face's back.
+
+With TRITON_INTERPRET=1 in the environment the session is another one: Triton's kernels, ours and the libraries', run on CPU tensors
+under Triton's interpreter, and only tests marked `interpreted` make sense (`make test` runs both sessions).
+"""
 
 import os
 import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-for name in ("fla", "mamba_ssm", "causal_conv1d"):  # transformers binds them at import without looking for a device
-    sys.modules[name] = None  # type: ignore[assignment]
+if os.environ.get("TRITON_INTERPRET") == "1":
+    from tests import interpreter
+
+    interpreter.install()
+else:
+    for name in ("fla", "mamba_ssm", "causal_conv1d"):  # transformers binds them at import without looking for a device
+        sys.modules[name] = None  # type: ignore[assignment]
 
 from jaxtyping import install_import_hook  # noqa: E402
 

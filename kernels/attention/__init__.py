@@ -23,7 +23,7 @@ from torch import Tensor
 from kernels.attention import chunked, reference
 from kernels.attention.cost import SDPA_FLOPS, executed_flops, flops, visible_pairs
 from kernels.attention.visible import sight
-from kernels.rooms import pick
+from kernels.rooms import serve
 
 __all__ = ["SDPA_FLOPS", "attention", "differential", "executed_flops", "flops", "visible_pairs"]
 
@@ -48,7 +48,7 @@ def attention(
 ) -> Float[Tensor, "b t h w"]:
     """See the module. Returns o in q's dtype; ValueError where the arguments contradict one another."""
     view = sight(q.shape[1], k.shape[1], q_positions, k_positions, q_documents, k_documents, window, sink_tokens)
-    return pick("attention", ROOMS)(q, k, v, view, softcap=softcap, sink_logits=sink_logits, scale=scale)
+    return serve("attention", ROOMS, q, k, v, view, softcap=softcap, sink_logits=sink_logits, scale=scale)
 
 
 def differential(
@@ -70,4 +70,4 @@ def differential(
     k has n = 2 sets of keys, one a map, or n = 1 that both maps share.
     """
     view = sight(q.shape[1], k.shape[1], q_positions, k_positions, q_documents, k_documents, window, sink_tokens)
-    return pick("differential attention", DIFFERENTIAL_ROOMS)(q, k, v, mix, view, scale=scale)
+    return serve("differential attention", DIFFERENTIAL_ROOMS, q, k, v, mix, view, scale=scale)

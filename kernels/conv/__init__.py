@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kernels.conv import chunked, reference
 from kernels.conv.history import extend, previous
-from kernels.rooms import pick
+from kernels.rooms import serve
 
 __all__ = ["conv", "extend", "flops", "previous"]
 
@@ -34,7 +34,7 @@ def conv(
     """See the module. Returns y in x's dtype and the state after it. Raises ValueError if the activation is none of ours."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"conv: activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
-    return pick("conv", ROOMS)(x, weight, bias, state, activation=activation, reset=reset, pads=pads)
+    return serve("conv", ROOMS, x, weight, bias, state, activation=activation, reset=reset, pads=pads)
 
 
 def flops(length: int, channels: int, width: int) -> int:

@@ -28,7 +28,7 @@ from kernels.core_context import chunked, reference
 from kernels.core_context.chunked import executed_flops
 from kernels.core_context.pool import POOLINGS, pool, pool_flops
 from kernels.core_context.sight import boundary, sight
-from kernels.rooms import pick
+from kernels.rooms import serve
 
 __all__ = ["POOLINGS", "boundary", "core_context", "executed_flops", "flops", "pool", "pool_flops"]
 
@@ -58,7 +58,7 @@ def core_context(
     if (documents is None) != (core_documents is None):
         raise ValueError("documents and core_documents come together")
     view = sight(positions, group, local, documents, core_documents, s)
-    return pick("core_context", ROOMS)(q, k, v, cores_k, cores_v, view, scale=scale)
+    return serve("core_context", ROOMS, q, k, v, cores_k, cores_v, view, scale=scale)
 
 
 def flops(length: int, group: int, local: int, *, heads: int, key: int, value: int) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor
 from kernels.decay import chunked, reference
 from kernels.decay.chunked import executed_flops
 from kernels.decay.tiles import Gate
-from kernels.rooms import pick
+from kernels.rooms import serve
 
 __all__ = ["Gate", "decay", "executed_flops", "flops"]
 
@@ -45,7 +45,7 @@ def decay(
         raise ValueError(f"decay: {q.shape[2]} groups of q and k don't divide {v.shape[2]} heads of v")
     if chunk is not None and chunk < 1:
         raise ValueError(f"decay: chunk = {chunk} must be at least 1")
-    return pick("decay", ROOMS)(q, k, v, g, state, bonus=bonus, reset=reset, chunk=chunk)
+    return serve("decay", ROOMS, q, k, v, g, state, bonus=bonus, reset=reset, chunk=chunk)
 
 
 def flops(length: int, heads: int, k: int, v: int) -> int:

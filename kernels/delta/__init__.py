@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from kernels.delta import chunked, reference
-from kernels.rooms import pick
+from kernels.rooms import serve
 
 __all__ = ["delta", "dplr", "dplr_executed_flops", "dplr_flops", "executed_flops", "flops"]
 
@@ -40,7 +40,7 @@ def delta(
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
     """See the module. Returns o in v's dtype and the state after it."""
     with torch.autocast(q.device.type, enabled=False):
-        return pick("delta", DELTA)(q, k, v, g, beta, state, reset=reset, chunk=chunk)
+        return serve("delta", DELTA, q, k, v, g, beta, state, reset=reset, chunk=chunk)
 
 
 def dplr(
@@ -57,7 +57,7 @@ def dplr(
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
     """See the module. Returns o in v's dtype and the state after it."""
     with torch.autocast(q.device.type, enabled=False):
-        return pick("dplr", DPLR)(q, w, k, v, a, b, state, reset=reset, chunk=chunk)
+        return serve("dplr", DPLR, q, w, k, v, a, b, state, reset=reset, chunk=chunk)
 
 
 def flops(length: int, heads: int, k: int, v: int) -> int:

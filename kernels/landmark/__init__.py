@@ -25,7 +25,7 @@ from torch import Tensor
 
 from kernels.landmark import chunked, reference
 from kernels.landmark.chunked import executed_flops
-from kernels.rooms import pick
+from kernels.rooms import serve
 
 __all__ = ["executed_flops", "flops", "landmark"]
 
@@ -48,7 +48,7 @@ def landmark(
         raise ValueError(f"{h} query heads over {m} key heads, {t} queries over {s} keys: heads must divide, queries can't outnumber keys")
     if top_k is not None and top_k < 0:
         raise ValueError(f"top_k = {top_k}: must be None (all blocks) or at least 0")
-    return pick("landmark", ROOMS)(q, k, v, landmarks, documents=documents, top_k=top_k, scale=scale)
+    return serve("landmark", ROOMS, q, k, v, landmarks, documents=documents, top_k=top_k, scale=scale)
 
 
 def flops(landmarks: Sequence[bool], *, heads: int, key: int, value: int, top_k: int | None = None) -> int:

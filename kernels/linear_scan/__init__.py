@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from kernels.linear_scan import chunked, reference
-from kernels.rooms import pick
+from kernels.rooms import serve
 
 __all__ = ["executed_flops", "flops", "linear_scan", "selective_scan"]
 
@@ -33,7 +33,7 @@ def linear_scan(
     chunk: int | None = None,
 ) -> tuple[Float[Tensor, "b t c"], Float[Tensor, "b c"]]:
     """See the module; a is a log decay. Returns h in float32 (or float64) and its last value. No matmuls: it counts 0 FLOPs."""
-    return pick("linear_scan", LINEAR)(a, x, state, reset=reset, chunk=chunk)
+    return serve("linear_scan", LINEAR, a, x, state, reset=reset, chunk=chunk)
 
 
 def selective_scan(
@@ -48,7 +48,7 @@ def selective_scan(
     chunk: int | None = None,
 ) -> tuple[Float[Tensor, "b t c"], Float[Tensor, "b c n"]]:
     """See the module. Returns y in x's dtype and the state after it."""
-    return pick("selective_scan", SELECTIVE)(x, dt, A, B, C, state, reset=reset, chunk=chunk)
+    return serve("selective_scan", SELECTIVE, x, dt, A, B, C, state, reset=reset, chunk=chunk)
 
 
 def flops(length: int, channels: int, states: int) -> int:

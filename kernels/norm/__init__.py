@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kernels.norm import chunked, reference
-from kernels.rooms import pick
+from kernels.rooms import serve
 
 __all__ = ["rms_norm"]
 
@@ -28,4 +28,4 @@ def rms_norm(
         raise ValueError(f"rms_norm: {groups} groups don't divide a width of {x.shape[-1]}")
     if torch.compiler.is_compiling():
         return reference.rms_norm(x, weight, groups=groups, eps=eps)
-    return pick("norm", ROOMS)(x, weight, groups=groups, eps=eps)
+    return serve("norm", ROOMS, x, weight, groups=groups, eps=eps)

@@ -1,0 +1,1 @@
+"""`zoo bench`: our kernels beside what a user would pick instead, as ratios measured in one run."""
