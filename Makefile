@@ -5,22 +5,35 @@ STAMP := .venv/.installed
 # Waiting threads sleep instead of spinning: 5x and more where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: quickstart test prove check format install clean
+# The libraries of GPU kernels are built without CUDA: here their Triton kernels run under its interpreter.
+WITHOUT_CUDA := CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE
+PIP = $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: quickstart test prove gpu bench check format install clean
 
 quickstart: install
 	$(PY) -m train.cli run configs/experiments/quickstart.yaml
 
 test: install
 	$(PY) -m pytest -n 2
+	TRITON_INTERPRET=1 $(PY) -m pytest -n 2 -m 'interpreted and not slow' tests/kernels
 
 prove: install
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m 'slow and not interpreted and not gpu'
+	TRITON_INTERPRET=1 $(PY) -m pytest -n 2 -m 'interpreted and slow' tests/kernels
+
+# On a machine with a CUDA device and the `gpu` extra.
+gpu:
+	$(PY) -m pytest -m gpu tests
+
+bench: install
+	$(PY) -m train.cli bench --save docs/bench
 
 check: install
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	$(PY) -m pytest -n 2
+	$(MAKE) test
 
 format: install
 	.venv/bin/ruff format .
@@ -30,9 +43,10 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps fla-core
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch==2.13.0 setuptools wheel ninja packaging
+	$(PIP) --no-deps fla-core triton
+	$(WITHOUT_CUDA) $(PIP) --no-deps --no-build-isolation causal-conv1d mamba-ssm
+	$(PIP) --editable '.[dev]'
 	touch $(STAMP)
 
 clean:

@@ -46,6 +46,15 @@ class Guest:
 
 
 Rooms = Mapping[str, Callable[P, R]]
+Observer = Callable[[str, str, Rooms[..., Any], tuple[Any, ...], dict[str, Any]], None]
+_observer: Observer | None = None
+
+
+def with_step(rooms: Rooms[P, R], step: Callable[P, R]) -> Rooms[P, R]:
+    """The rooms for calls of a single token, where `step` is the first that is no guest: a recurrence beats its chunked form there.
+    It is chosen only by itself: a named backend stays what it is."""
+    guests = {name: room for name, room in rooms.items() if isinstance(room, Guest)}
+    return guests | {"step": step} | dict(rooms)
 
 
 @contextmanager
@@ -61,25 +70,33 @@ def backend(name: str) -> Iterator[None]:
         _chosen = before
 
 
+@contextmanager
+def observed(by: Observer) -> Iterator[None]:
+    """Tell `by` of every call inside this `with`, before it is served: the operation, the name of the room, the rooms, the arguments."""
+    global _observer
+    before, _observer = _observer, by
+    try:
+        yield
+    finally:
+        _observer = before
+
+
 def serve(operation: str, rooms: Rooms[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call the room of `rooms` (fastest first) that the chosen backend names; an operation without such a room chooses by itself,
     as under `auto`: the first that fits, on a CPU the first that is no guest. Raises BackendError if the named room refuses."""
-    if _chosen == "auto" or _chosen not in rooms:
-        return _first(rooms, _on_gpu(args), *args, **kwargs)(*args, **kwargs)
-    room = rooms[_chosen]
-    why = room.refuses(*args, **kwargs) if isinstance(room, Guest) else None
+    name = _chosen if _chosen in rooms else _first(rooms, *args, **kwargs)
+    room = rooms[name]
+    why = room.refuses(*args, **kwargs) if isinstance(room, Guest) and name == _chosen else None
     if why is not None:
-        raise BackendError(f"{operation}: backend {_chosen!r} can't serve this call: {why}")
+        raise BackendError(f"{operation}: backend {name!r} can't serve this call: {why}")
+    if _observer is not None:
+        _observer(operation, name, rooms, args, kwargs)
     return room(*args, **kwargs)
 
 
-def _on_gpu(args: tuple[Any, ...]) -> bool:
-    first = args[0]
-    return isinstance(first, Tensor) and first.is_cuda
-
-
-def _first(rooms: Rooms[P, R], on_gpu: bool, *args: P.args, **kwargs: P.kwargs) -> Callable[P, R]:
-    for room in rooms.values():
+def _first(rooms: Rooms[P, R], *args: P.args, **kwargs: P.kwargs) -> str:
+    on_gpu = isinstance(args[0], Tensor) and args[0].is_cuda
+    for name, room in rooms.items():
         if not isinstance(room, Guest) or (on_gpu and room.refuses(*args, **kwargs) is None):
-            return room
+            return name
     raise BackendError("no room serves without a GPU library")  # each operation has its reference

@@ -8,8 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from blocks.base import ConfigError
-from train.failure import ExperimentFailed
+from train import machine
+
+machine.before_torch()
+
+from blocks.base import ConfigError  # noqa: E402
+from train.failure import ExperimentFailed  # noqa: E402
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add = _adder(commands)
     add("list", "what there is", list_, [("what", {"nargs": "?", "default": "all", "choices": ["all", *LISTS]}), JSON])
     add("show", "the expanded stack and its ledger, a row a layer", show, [("model", {"help": "a model's YAML"}), OVERRIDES, LENGTH, JSON])
-    add("check", "the contract, on one block", check, [("type", {"help": "a block's type"}), OVERRIDES, WIDTH, PLUGINS])
+    add("check", "the contract, on one block, or its back ends beside the reference", check, [TYPE, OVERRIDES, WIDTH, PLUGINS, BACKEND])
     add("plan", "sizes, steps, FLOPs and mismatch of an experiment; trains nothing", plan, [EXPERIMENT, OVERRIDES, JSON])
     add("run", "plan, train, measure and report an experiment; resumable", run_, [EXPERIMENT, OVERRIDES, OUT, WORKERS, THREADS])
     add(
@@ -73,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         [("run", {"help": "a run's folder"}), ("overrides", {"nargs": "*", "metavar": "MEASURE or key=value"})],
     )
     add("report", "rebuild report.html of an experiment's folder", report, [("folder", {"help": "an experiment's folder"})])
+    add("env", "this machine, what is set at start-up, and what each choice gains here", env, [FAST, JSON])
+    add("bench", "our kernels beside the alternatives, as ratios in one run", bench, [CASES, ROUNDS, CLOCK, BENCH_THREADS, SAVE, JSON])
     return parser
 
 
@@ -82,6 +88,14 @@ WIDTH = ("--d-model", {"type": int, "default": 32, "help": "width to test at (de
 PLUGINS = ("--plugin", {"action": "append", "default": [], "help": "a package whose blocks may be named"})
 OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "changes, such as blocks.M.d_state=32"})
 EXPERIMENT = ("experiment", {"help": "an experiment's YAML"})
+TYPE = ("type", {"nargs": "?", "help": "a block's type; with --backend none = every block"})
+BACKEND = ("--backend", {"default": None, "help": "compare this back end, or all, with the reference instead of running the contract"})
+FAST = ("--fast", {"action": "store_true", "help": "measure nothing"})
+CASES = ("words", {"nargs": "*", "metavar": "WORD", "help": "parts of cases' names, such as 'sliding window' (default: all)"})
+ROUNDS = ("--rounds", {"type": int, "default": 9, "help": "timed steps of each side (default 9)"})
+CLOCK = ("--clock", {"choices": ["wall", "cpu"], "default": "wall", "help": "cpu: processor time, for a busy machine; use --threads 1"})
+BENCH_THREADS = ("--threads", {"type": int, "default": None, "help": "of each side (default: physical cores)"})
+SAVE = ("--save", {"default": None, "metavar": "FOLDER", "help": "also write bench.json and bench.png there"})
 OUT = ("--out", {"default": None, "help": "the experiment's folder (default runs/NAME)"})
 
 WORKERS = ("--workers", {"type": int, "default": None, "help": "runs beside each other (default: one a core, one on a GPU)"})
@@ -130,10 +144,15 @@ def show(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """zoo check TYPE [key=value ...]"""
-    from blocks.catalogue import config_class
+    from blocks.catalogue import block_types, config_class
     from zoo.check import ContractError, run_checks
     from zoo.schema import dotted, parse
 
+    if arguments.backend is not None:
+        check_backend(arguments)
+        return
+    if arguments.type is None:
+        raise ConfigError("check", None, "needs a block's type", f"one of {', '.join(block_types())}, or --backend all for every block")
     cls = config_class(arguments.type, tuple(arguments.plugin))
     config = parse(cls, dotted(arguments.overrides), "")
     config.check(arguments.d_model)
@@ -144,6 +163,77 @@ def check(arguments: argparse.Namespace) -> None:
     except ContractError as error:
         print(f"  BROKEN {error}")
         raise SystemExit(1) from None
+
+
+def check_backend(arguments: argparse.Namespace) -> None:
+    """zoo check [TYPE] --backend NAME|all"""
+    from blocks.base import one_of
+    from blocks.catalogue import block_types, config_class
+    from zoo.backends import COMPARED, check_backends
+    from zoo.check import ContractError
+    from zoo.schema import dotted, parse
+
+    one_of("--backend", arguments.backend, ("all", *COMPARED))
+    names = COMPARED if arguments.backend == "all" else (arguments.backend,)
+    broken = False
+    for kind in [arguments.type] if arguments.type else block_types():
+        print(f"{kind}: back ends beside the reference")
+        config = parse(config_class(kind, tuple(arguments.plugin)), dotted(arguments.overrides), "")
+        for name in names:
+            try:
+                for result in check_backends(config, arguments.d_model, (name,)):
+                    print(_backend_line(result), flush=True)
+            except ContractError as error:
+                broken = True
+                print(f"  BROKEN {error}", flush=True)
+    if broken:
+        raise SystemExit(1)
+
+
+def _backend_line(result: Any) -> str:
+    if result.refusal is not None:
+        return f"  -      {result.backend:<14} {result.refusal}"
+    return f"  holds  {result.backend:<14} {', '.join(result.operations)}; {result.dtype}, largest relative difference {result.worst:.1e}"
+
+
+def env(arguments: argparse.Namespace) -> None:
+    """zoo env [--fast] [--json]"""
+    from train import listing
+    from train.bench.probe import gains
+    from train.environment import environment
+
+    machine.set_up()
+    found = environment()
+    listing.environment(found) if not arguments.json else None
+    measured = []
+    for gain in () if arguments.fast else gains(machine.physical_cores()):
+        measured.append(gain)
+        listing.gain(gain) if not arguments.json else None
+    if arguments.json:
+        print(json.dumps(found | {"gains": [vars(gain) for gain in measured]}))
+
+
+def bench(arguments: argparse.Namespace) -> None:
+    """zoo bench [WORD ...] [--rounds N] [--clock wall|cpu] [--threads N] [--save FOLDER] [--json]"""
+    from blocks.base import require
+    from train.bench import show
+    from train.bench.catalogue import chosen
+    from train.bench.run import Effort, as_json, run
+    from train.environment import environment
+
+    require(arguments.rounds >= 3, "--rounds", arguments.rounds, "must be at least 3")
+    threads = arguments.threads or machine.physical_cores()
+    require(threads >= 1, "--threads", threads, "must be at least 1")
+    require(arguments.clock == "wall" or threads == 1, "--clock", "cpu", "adds up the time of all threads", "--threads 1")
+    cases = chosen(arguments.words)
+    machine.set_up()
+    effort = Effort(rounds=arguments.rounds, clock=arguments.clock)
+    with show.drawing(cases, quiet=arguments.json) as told:
+        results = run(cases, threads, effort, told)
+    found = as_json(results, environment() | {"threads": threads, "clock": arguments.clock})
+    if arguments.save is not None:
+        show.save(found, arguments.save)
+    print(json.dumps(found)) if arguments.json else show.verdict(results)
 
 
 def plan(arguments: argparse.Namespace) -> None:
@@ -171,6 +261,7 @@ def measure(arguments: argparse.Namespace) -> None:
     """zoo measure RUN [MEASURE ...] [key=value ...]"""
     from train.measuring import measure_run
 
+    machine.set_up()
     names = [text for text in arguments.overrides if "=" not in text]
     measure_run(arguments.run, names, [text for text in arguments.overrides if "=" in text])
 

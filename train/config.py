@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from blocks.base import ConfigError, one_of, require
+from kernels import BACKENDS
 from zoo.config import ModelConfig, validate
 from zoo.schema import parse
 
@@ -104,6 +105,17 @@ class BudgetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KernelsConfig:
+    """Who computes the operations."""
+
+    backend: str = "auto"  # auto (the fastest that fits) | reference | chunked | triton | fla | mamba_ssm | causal_conv1d
+    verify: bool = False  # compare each operation of the first step with its reference, values and gradients; stop if one differs
+
+    def __post_init__(self) -> None:
+        one_of("backend", self.backend, BACKENDS)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSpec:
     """One run, fully defined."""
 
@@ -112,6 +124,7 @@ class RunSpec:
     data: dict[str, Any]  # read by train.data
     train: TrainConfig
     budget: BudgetConfig
+    kernels: KernelsConfig = field(default_factory=KernelsConfig)
     seed: int = 0  # of the weights, of dropout, and of the data's order
     steps: int | None = None  # of the optimiser; null = what the budget buys
 
@@ -131,6 +144,7 @@ class RunSpec:
             "model": model_mapping(self.model),
             "data": plain(self.data),
             "train": plain(asdict(self.train)),
+            "kernels": asdict(self.kernels),
             "budget": {key: value for key, value in asdict(self.budget).items() if value is not None},
             "seed": self.seed,
             "steps": steps,

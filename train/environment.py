@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("zoo", "torch", "lightning", "numpy", "safetensors", "omegaconf")
+from train.machine import bfloat16, physical_cores, settings
+
+PACKAGES = ("zoo", "torch", "lightning", "numpy", "safetensors", "omegaconf", "triton", "fla-core", "mamba-ssm", "causal-conv1d")
 
 
 def environment() -> dict[str, Any]:
@@ -23,9 +26,11 @@ def environment() -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "cpu": _cpu(),
-        "cores": os.cpu_count(),
+        "cores": physical_cores(),
+        "bfloat16": bfloat16(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "settings": [asdict(setting) for setting in settings()],
         "git": _commit(),
     }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from blocks.base import ConfigError, require
-from train.config import BudgetConfig, RunSpec, TrainConfig
+from train.config import BudgetConfig, KernelsConfig, RunSpec, TrainConfig
 from train.data import Source, open_source
 from train.measuring import check_measure, parse_measure
 from train.spending import Spending
@@ -59,6 +59,7 @@ class ExperimentConfig:
     models: dict[str, Any]  # name -> MemberConfig
     parts: dict[str, Any]  # name -> PartConfig
     match: MatchConfig
+    kernels: KernelsConfig = field(default_factory=KernelsConfig)  # who computes: {backend: auto, verify: true}
     seeds: tuple[int, ...] = (0, 1, 2)  # of the weights and the data order
 
 
@@ -234,6 +235,7 @@ def _planned(experiment: Experiment, part: str, member: str, seed: int, matched:
         data=dict(spec.data),
         train=train,
         budget=spec.budget,
+        kernels=experiment.config.kernels,
         seed=seed,
         steps=steps,
     )

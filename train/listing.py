@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from blocks.catalogue import block_types, config_class
+from train.bench.probe import PROBE, Gain
 from train.experiment import Plan
 from zoo.config import ModelConfig
 from zoo.ledger import Ledger
@@ -55,6 +56,25 @@ def measures() -> list[dict[str, Any]]:
     from zoo.measures import MEASURES
 
     return [{"measure": name, "summary": module.SUMMARY} for name, module in MEASURES.items()]
+
+
+def environment(found: dict[str, Any]) -> None:
+    """Print where we are and what was set at start-up."""
+    console = Console(highlight=False)
+    console.print(f"{found['cpu']}, {found['cores']} physical cores, bfloat16: {found['bfloat16']}; GPU: {found['gpu'] or 'none'}")
+    versions = ", ".join(f"{name} {number or 'not installed'}" for name, number in found["versions"].items())
+    console.print(f"Python {found['python']}, {versions}\n")
+    table = Table(box=None, header_style="bold")
+    for heading in ("setting", "in force", "why", "switch"):
+        table.add_column(heading)
+    for row in found["settings"]:
+        table.add_row(row["name"], row["value"], row["why"], row["switch"])
+    console.print(table)
+
+
+def gain(found: Gain) -> None:
+    """Print what a choice gains, as soon as it is measured."""
+    Console(highlight=False).print(f"{found.choice:<26} {found.ratio:5.2f}x as fast as {found.beside}: training step, {PROBE.shape}")
 
 
 def _yaml_files(folder: Path) -> list[dict[str, Any]]:

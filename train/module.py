@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from blocks.base import map_state
+from kernels.verify import verified
 from train.carry import Carry
 from train.checkpoint import Checkpoint, Progress
 from train.config import RunSpec
@@ -31,6 +32,7 @@ class Training(pl.LightningModule):
         self.model, self.spec, self.steps = model, spec, steps
         self.carry = Carry(spec.train, spec.model, spec.seed)
         self.progress = Progress() if start is None else start.progress
+        self.first_step = self.progress.step
         self.start = start
         self.rate = self.norm = self.last_loss = 0.0
         self._parameters_list = list(model.parameters())
@@ -59,6 +61,10 @@ class Training(pl.LightningModule):
         self.carry.keep(states)
 
     def _gradients(self, step: int, rows: Rows) -> tuple[Tensor, list[Any]]:
+        first = step == self.first_step and self.spec.kernels.verify
+        if first:
+            with verified(), torch.compiler.set_stance("force_eager"):
+                return gradients(self.model, rows, self.carry, self.spec.train, self.spec.seed, step)
         return gradients(self.model, rows, self.carry, self.spec.train, self.spec.seed, step)
 
     def _check(self, step: int, rows: Rows) -> None:

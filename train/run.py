@@ -26,9 +26,10 @@ from typing import Any
 import yaml
 
 from blocks.base import ConfigError, require
+from kernels import BackendError, backend
 from train.bar import Bar
 from train.checkpoint import restore
-from train.config import RunSpec, first_difference
+from train.config import KernelsConfig, RunSpec, first_difference
 from train.data import Source, open_source
 from train.environment import environment
 from train.files import write_json, write_text
@@ -42,6 +43,16 @@ __all__ = ["Bar", "Summary", "TrainingFailed", "read_summary", "train_run"]
 
 
 LOCK_SECONDS = 5
+
+
+@contextmanager
+def served_by(kernels: KernelsConfig) -> Iterator[None]:
+    """Operations inside this `with` are computed as the config says. Raises ConfigError if its backend can't serve one."""
+    try:
+        with backend(kernels.backend):
+            yield
+    except BackendError as error:
+        raise ConfigError("kernels.backend", kernels.backend, str(error), "auto takes what fits") from None
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,8 @@ def train_run(spec: RunSpec, folder: Path, *, source: Source | None = None, prog
     """Train the run in its folder, or go on with it, or return at once if it is done.
 
     source: the data, if it is open already (drawn with spec.seed). progress: told how the run gets on.
-    Raises ConfigError if the run can't be trained or the folder holds another one, TrainingFailed if it went wrong (now or before).
+    Raises ConfigError if the run can't be trained or the folder holds another one, TrainingFailed if it went wrong (now or before),
+    KernelError if kernels.verify finds an operation that differs from its reference: nothing is written then.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
@@ -117,7 +129,8 @@ def _train(run: _Run, bar: Bar | None) -> Summary:
         put_weights(model, start.model, str(run.folder))
     training = Training(model, run.spec, run.steps, start)
     try:
-        fit(training, run.folder, run.source, run.spending, bar)
+        with served_by(run.spec.kernels):
+            fit(training, run.folder, run.source, run.spending, bar)
     except TrainingFailed as failure:
         saved = restore(run.folder)
         kept = f"the checkpoint of step {saved.progress.step} is kept" if saved is not None else "no checkpoint was written yet"

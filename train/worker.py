@@ -54,11 +54,14 @@ class QueueBar:
 
 
 def set_up(threads: int, parent: int) -> None:
-    """A worker's first act: so many threads, and no life longer than its parent's."""
+    """A worker's first act: so many threads, the machine's settings, and no life longer than its parent's."""
     end_with_parent(parent)
     import torch
 
+    from train import machine
+
     torch.set_num_threads(threads)
+    machine.set_up()
 
 
 def end_with_parent(parent: int) -> None:
@@ -72,13 +75,15 @@ def end_with_parent(parent: int) -> None:
 
 def execute(index: int, run: Any, folder: Path, queue: Queue[Event]) -> Failed | None:
     """Train and measure one PlannedRun in its folder. Returns how it failed, if it did."""
+    from kernels.verify import KernelError
     from train.health import TrainingFailed
-    from train.run import train_run
+    from train.run import served_by, train_run
 
     try:
         train_run(run.spec, folder, progress=QueueBar(index, queue))
-        _measure(index, run, folder, queue)
-    except (TrainingFailed, ConfigError) as error:
+        with served_by(run.spec.kernels):
+            _measure(index, run, folder, queue)
+    except (TrainingFailed, ConfigError, KernelError) as error:
         return Failed(f"{run.spec.name}, seed {run.seed}: {error}", 2 if isinstance(error, ConfigError) else 1)
     return None
 

@@ -1,21 +1,12 @@
 """Time some cases by hand: python -m train.bench WORD.. [--rounds N]; one thread, the processor's time."""
 
 import argparse
-import importlib
-import pkgutil
-from collections.abc import Iterator
 from statistics import median
 
 import torch
 
-from train.bench import cases
-from train.bench.case import Case
+from train.bench.catalogue import all_cases
 from train.bench.measure import alternate, gemm_rate
-
-
-def all_cases() -> Iterator[Case]:
-    for found in pkgutil.iter_modules(cases.__path__):
-        yield from importlib.import_module(f"{cases.__name__}.{found.name}").cases()
 
 
 if __name__ == "__main__":
