@@ -4,9 +4,35 @@
 from 0; evaluation takes them from HELD_OUT on.
 """
 
-from zoo.tasks import mqar, passkey, passkey_tokens
+from zoo.tasks import (
+    compression,
+    in_context_languages,
+    in_context_recall,
+    induction,
+    memorization,
+    mqar,
+    mqar_hops,
+    passkey,
+    passkey_tokens,
+    phonebook,
+    selective_copying,
+    state_tracking,
+)
 from zoo.tasks.base import HELD_OUT, IGNORE, Batch, Task, accuracy, exact
 
-TASKS: dict[str, Task] = {"mqar": mqar, "passkey": passkey, "passkey_tokens": passkey_tokens}
+TASKS: dict[str, Task] = {
+    "mqar": mqar,
+    "passkey": passkey,
+    "passkey_tokens": passkey_tokens,
+    "mqar_hops": mqar_hops,
+    "induction": induction,
+    "selective_copying": selective_copying,
+    "in_context_recall": in_context_recall,
+    "compression": compression,
+    "memorization": memorization,
+    "phonebook": phonebook,
+    "state_tracking": state_tracking,
+    "in_context_languages": in_context_languages,
+}
 
 __all__ = ["HELD_OUT", "IGNORE", "TASKS", "Batch", "Task", "accuracy", "exact", "mqar", "passkey", "passkey_tokens"]

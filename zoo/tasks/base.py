@@ -79,6 +79,17 @@ def weighted(u: np.ndarray, weights: np.ndarray, k: int) -> np.ndarray:
     return np.take_along_axis(first, order, 1)
 
 
+def subset(u: np.ndarray, high: int) -> np.ndarray:
+    """(n, k) int64 from uniforms (n, k): each row k different numbers of [0, high) in rising order, whatever `high` costs (Floyd)."""
+    n, k = u.shape
+    chosen = np.full((n, k), -1, dtype=np.int64)
+    for i in range(k):
+        top = high - k + i
+        drawn = integers(u[:, i], top + 1)
+        chosen[:, i] = np.where((chosen[:, :i] == drawn[:, None]).any(1), top, drawn)
+    return np.sort(chosen, axis=1)
+
+
 def fill(kind: str, u: np.ndarray, vocab_size: int, avoid: np.ndarray) -> np.ndarray:
     """(b, t) filler ids from uniforms (b, t).
 
@@ -91,6 +102,13 @@ def fill(kind: str, u: np.ndarray, vocab_size: int, avoid: np.ndarray) -> np.nda
     ranks = integers(u, vocab_size - avoid.shape[1])
     below = np.sort(avoid, axis=1) - np.arange(avoid.shape[1])  # how many allowed ids lie below each avoided one
     return np.stack([row + np.searchsorted(gap, row, side="right") for row, gap in zip(ranks, below, strict=True)])
+
+
+def placed(at: np.ndarray, what: np.ndarray, length: int, elsewhere: int) -> np.ndarray:
+    """(b, length) int64: `what` (b, n) at the positions `at` (b, n) of each row, `elsewhere` in all others."""
+    out = np.full((len(at), length), elsewhere, dtype=np.int64)
+    np.put_along_axis(out, at, what, 1)
+    return out
 
 
 def batch(inputs: np.ndarray, labels: np.ndarray, info: dict[str, np.ndarray]) -> Batch:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from blocks.base import ConfigError, one_of, require
-from zoo.tasks.base import IGNORE, Batch, batch, check_range, distinct, fill, uniforms, weighted
+from zoo.tasks.base import IGNORE, Batch, batch, check_range, distinct, fill, placed, uniforms, weighted
 
 SUMMARY = "multi-query associative recall: key-value pairs, then the keys again; overwrite asks for the latest value"
 FILLERS = ("zero", "random", "noise")
@@ -109,17 +109,11 @@ def generate(config: Config, seed: int, start: int, count: int) -> Batch:
     np.put_along_axis(inputs, at, keys, 1)
     old = np.where(latest != values[:, :k], values[:, :k], IGNORE)
     info = {name: np.full(count, number) for name, number in (("length", config.length), ("pairs", k), ("overwritten", u))}
-    info |= {"distance": _placed(at, at - where, config.length, 0), "stale": _placed(at, old, config.length, IGNORE)}
-    return batch(inputs, _placed(at, latest, config.length, IGNORE), info)
+    info |= {"distance": placed(at, at - where, config.length, 0), "stale": placed(at, old, config.length, IGNORE)}
+    return batch(inputs, placed(at, latest, config.length, IGNORE), info)
 
 
 def _slots(config: Config, sizes: tuple[str | int, ...], start: int, count: int) -> np.ndarray:
     power = config.power if config.power is not None else (1.0 if config.overwrite else 0.01)
     weights = np.arange(1, config.slots + 1) ** (power - 1.0)
     return weighted(uniforms((*sizes, "slots"), start, count, config.slots), weights, config.pairs)
-
-
-def _placed(at: np.ndarray, what: np.ndarray, length: int, elsewhere: int) -> np.ndarray:
-    out = np.full((len(at), length), elsewhere, dtype=np.int64)
-    np.put_along_axis(out, at, what, 1)
-    return out
