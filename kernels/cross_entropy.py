@@ -1,45 +1,81 @@
 """Next-token loss from hidden states without ever holding all logits: rows (tokens) in chunks, gradients in the same pass."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kernels.dtypes import wide
 
 CHUNK_ELEMENTS = 1 << 22  # logits held at a time, 16 MiB in float32
 
 
 def logits_of(hidden: Tensor, weight: Tensor, softcap: float | None) -> Tensor:
     """hidden (..., d) times weight (vocab, d), with the optional cap c * tanh(x / c), in the wide dtype of the house."""
-    logits = F.linear(hidden, weight)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return _capped(F.linear(hidden, weight), softcap)
+
+
+def _capped(logits: Tensor, softcap: float | None) -> Tensor:
+    logits = wide(logits)
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 class _Chunked(torch.autograd.Function):
+    """(hidden (n, d), weight (vocab, d), labels (n,), softcap) -> the sum; hidden and weight of one dtype."""
+
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, softcap: float | None) -> Tensor:
-        rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
         needs = hidden.requires_grad or weight.requires_grad
         d_hidden, d_weight = torch.zeros_like(hidden), torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
         losses = []
-        for start in range(0, hidden.shape[0], rows):
-            part = slice(start, start + rows)
-            with torch.enable_grad():
-                h, w = hidden[part].detach().requires_grad_(), weight.detach().requires_grad_()
-                loss = F.cross_entropy(logits_of(h, w, softcap), labels[part], reduction="none")
+        with torch.autocast(hidden.device.type, enabled=False):
+            for part, buffers in _parts(hidden, weight):
+                loss, d_logits = _scored(hidden[part], weight, labels[part, None], softcap, buffers)
+                losses.append(loss)
                 if needs:
-                    d_hidden[part], gradient = torch.autograd.grad(loss.sum(), (h, w))
-                    d_weight += gradient
-            losses.append(loss.detach())
+                    d_logits = d_logits.to(weight.dtype)
+                    torch.mm(d_logits, weight, out=d_hidden[part])
+                    if d_weight.dtype == weight.dtype:
+                        d_weight.addmm_(d_logits.t(), hidden[part])
+                    else:
+                        d_weight += d_logits.t() @ hidden[part]
         ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
-        return torch.cat(losses).sum()
+        return torch.stack(losses).sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight = ctx.saved_tensors
         return d_hidden * gradients[0], d_weight * gradients[0], None, None
+
+
+def _parts(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, tuple[Tensor, Tensor]]]:
+    """The rows of each chunk, and room for its logits twice, which is the same every time: fresh memory costs a fault a page."""
+    n, vocab = hidden.shape[0], weight.shape[0]
+    rows = min(n, max(1, CHUNK_ELEMENTS // vocab))
+    logits = hidden.new_empty(rows, vocab)
+    chances = torch.empty_like(logits, dtype=torch.promote_types(logits.dtype, torch.float32))
+    for start in range(0, n, rows):
+        here = min(rows, n - start)
+        yield slice(start, start + here), (logits[:here], chances[:here])
+
+
+def _scored(hidden: Tensor, weight: Tensor, labels: Tensor, softcap: float | None, buffers: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The summed loss of a chunk and its gradient at the logits, softmax minus one-hot. labels (rows, 1).
+
+    The largest logit's chance is never below 1 / vocab, so that it gives the normaliser without a second pass of exponentials.
+    """
+    torch.mm(hidden, weight.t(), out=buffers[0])
+    logits = _capped(buffers[0], softcap)
+    chances = torch.softmax(logits, -1, out=buffers[1])
+    normaliser = logits.amax(-1, keepdim=True) - chances.amax(-1, keepdim=True).log()
+    loss = (normaliser - logits.gather(1, labels)).sum()
+    chances.scatter_(1, labels, chances.gather(1, labels) - 1)
+    return loss, chances if softcap is None else chances.mul_(1 - (logits / softcap).square())
 
 
 def summed_cross_entropy(

@@ -38,7 +38,9 @@ def _verify(operation: str, name: str, rooms: Rooms[..., Any], args: tuple[Any, 
         return
     worst, what, tolerance = compare(rooms, name, args, kwargs)
     if not worst <= tolerance:  # a NaN is no agreement
-        raise KernelError(f"{operation}: backend {name!r} differs from the reference in {what} by {worst:.1e}, more than {tolerance:.0e}; another kernels.backend may serve")
+        raise KernelError(
+            f"{operation}: backend {name!r} differs from the reference in {what} by {worst:.1e}, more than {tolerance:.0e}; another kernels.backend may serve"
+        )
 
 
 def compare(rooms: Rooms[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, str, float]:

@@ -7,6 +7,8 @@ under Triton's interpreter, and only tests marked `interpreted` make sense (`mak
 import os
 import sys
 
+LIBRARIES = ("fla", "mamba_ssm", "causal_conv1d")
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -14,7 +16,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
     interpreter.install()
 else:
-    for name in ("fla", "mamba_ssm", "causal_conv1d"):  # transformers binds them at import without looking for a device
+    for name in LIBRARIES:  # transformers binds them at import without looking for a device
         sys.modules[name] = None  # type: ignore[assignment]
 
 from jaxtyping import install_import_hook  # noqa: E402
@@ -30,3 +32,12 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=[pytest.param("cpu", marks=pytest.mark.interpreted), pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where a library's kernels run: on a CPU under the interpreter, or on a GPU, where the libraries are let in."""
+    for name in LIBRARIES:
+        if sys.modules.get(name, pytest) is None:
+            monkeypatch.delitem(sys.modules, name)
+    return str(request.param)

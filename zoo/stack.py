@@ -57,7 +57,8 @@ class Stack(nn.Module):
             normed = self.norms[index](x)
             before = states[index] if states is not None else (None,) * len(keys)
             results = [self.blocks[key](normed, state, ctx) for key, state in zip(keys, before, strict=True)]
-            x = x + F.dropout(self._mix(index, [y for y, _ in results]), self.dropout, self.training)
+            y = self._mix(index, [y for y, _ in results])
+            x = x + (F.dropout(y, self.dropout) if self.dropout and self.training else y)
             after.append(tuple(state for _, state in results))
         return x, tuple(after)
 

@@ -17,20 +17,37 @@ e^-1/2): `softcap` c tanh(s / c), before the mask (Gemma 2, arXiv:2408.00118); `
 denominator (gpt-oss). Sources: arXiv:1706.03762, GQA arXiv:2305.13245, sinks arXiv:2309.17453, differential arXiv:2410.05258.
 """
 
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernels.attention import chunked, reference
 from kernels.attention.cost import SDPA_FLOPS, executed_flops, flops, visible_pairs
 from kernels.attention.visible import sight
-from kernels.rooms import serve
+from kernels.opaque import opaque
+from kernels.rooms import Guest, Rooms, serve
 
 __all__ = ["SDPA_FLOPS", "attention", "differential", "executed_flops", "flops", "visible_pairs"]
 
-ROOMS = {"chunked": chunked.attention, "reference": reference.attention}
-DIFFERENTIAL_ROOMS = {"chunked": chunked.differential, "reference": reference.differential}
+ROOMS: Rooms[..., Tensor] = {
+    "fused": Guest("kernels.attention.fused", "attention"),  # the plain calls of a GPU; no backend names it
+    "triton": Guest("kernels.attention.triton", "attention"),
+    "chunked": chunked.attention,
+    "reference": reference.attention,
+}
+DIFFERENTIAL_ROOMS: Rooms[..., Tensor] = {
+    "triton": Guest("kernels.attention.triton", "differential"),
+    "chunked": chunked.differential,
+    "reference": reference.differential,
+}
 
 
+def _outputs(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> tuple[Tensor]:
+    return (q.new_empty(*q.shape[:2], q.shape[-2], v.shape[-1]),)
+
+
+@opaque(_outputs)
 def attention(
     q: Float[Tensor, "b t h e"],
     k: Float[Tensor, "b s m e"],
@@ -51,6 +68,7 @@ def attention(
     return serve("attention", ROOMS, q, k, v, view, softcap=softcap, sink_logits=sink_logits, scale=scale)
 
 
+@opaque(_outputs)
 def differential(
     q: Float[Tensor, "b t 2 h e"],
     k: Float[Tensor, "b s n m e"],

@@ -2,12 +2,11 @@
 
 from typing import NamedTuple
 
-BLOCK = 256  # queries a tile at most, where each tile takes its keys as one slice
-PAIRS = 2**21  # (query, key) pairs of such a tile at most, 8 MiB of float32 scores a head: a long past makes short tiles
-BAND = 256  # widest window whose blocks are as long as the window and run side by side in one matmul
-ROWS = 32  # shortest block of a band
-SEGMENT = 4096  # queries that run side by side at most: bounds memory
-KEPT = 2**25  # weights that a call keeps for its backward pass at most; more are recomputed, tile by tile
+BLOCK = 128  # queries a tile at most
+ROWS = 32  # queries a tile of a window at least; else a quarter of it
+ALIGN = 16  # keys before a window's tile come in multiples of it where there are as many: rows of scores begin on a cache line
+PAIRS = 2**19  # (query, key) pairs of a tile at most, 2 MiB of float32 scores a head: a long past makes short tiles
+ENTRIES = {"cpu": 3 * 2**15, "cuda": 2**26}  # scores that are formed at once, about: a fifth of a core's cache; what fills a GPU
 
 
 class Tile(NamedTuple):
@@ -20,23 +19,30 @@ class Tile(NamedTuple):
     sinks: int  # sink columns before them
 
     @property
+    def keys(self) -> int:
+        """Columns of a block."""
+        return self.sinks + self.reach + self.rows
+
+    @property
     def pairs(self) -> int:
-        return self.blocks * self.rows * (self.sinks + self.reach + self.rows)
+        return self.blocks * self.rows * self.keys
 
 
 def tiles(t: int, s: int, window: int | None, sink_tokens: int) -> list[Tile]:
-    """The tiles that cover t queries, the last of s keys."""
-    before = s - t
-    if window is None or window > BAND or t <= max(window, ROWS):
-        found = []
-        block = max(1, min(BLOCK, PAIRS // max(s, 1))) if window is None else BLOCK
-        for start in range(0, t, block):
-            reach = before + start if window is None else min(before + start, window - 1)
-            found.append(Tile(start, 1, min(block, t - start), reach, sink_tokens if reach < before + start else 0))
-        return found
-    rows = max(window, ROWS)
-    step = SEGMENT // rows * rows
-    return [Tile(start, -(-min(step, t - start) // rows), rows, window - 1, sink_tokens) for start in range(0, t, step)]
+    """The tiles that cover t queries, the last of s keys, in order; blocks that reach equally far are one tile."""
+    before, most, rows = s - t, s, max(1, min(BLOCK, PAIRS // max(s, 1)))
+    if window is not None:
+        most, rows = -(-(window - 1) // ALIGN) * ALIGN, min(BLOCK, max(ROWS, window // 4))
+    found: list[Tile] = []
+    for start in range(0, t, rows):
+        reach = min(before + start, most)
+        tile = Tile(start, 1, min(rows, t - start), reach, sink_tokens if reach < before + start else 0)
+        last = found[-1] if found else tile
+        if last is not tile and last[2:] == tile[2:]:
+            found[-1] = last._replace(blocks=last.blocks + 1)
+        else:
+            found.append(tile)
+    return found
 
 
 def fused(t: int, s: int, window: int | None, *, softcap: bool, sink_logits: bool, same_width: bool) -> bool:

@@ -11,14 +11,19 @@ pads (b,) int64, leading padded tokens of each row; activation f:
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from kernels.conv import chunked, reference
+from kernels.conv import chunked, reference, step
 from kernels.conv.history import extend, previous
-from kernels.rooms import serve
+from kernels.rooms import Guest, Rooms, serve, with_step
 
 __all__ = ["conv", "extend", "flops", "previous"]
 
 ACTIVATIONS = ("none", "silu")
-ROOMS = {"chunked": chunked.conv, "reference": reference.conv}
+ROOMS: Rooms[..., tuple[Tensor, Tensor]] = {
+    "causal_conv1d": Guest("kernels.conv.causal_conv1d", "conv"),
+    "chunked": chunked.conv,
+    "reference": reference.conv,
+}
+STEP = with_step(ROOMS, step.conv)
 
 
 def conv(
@@ -34,7 +39,8 @@ def conv(
     """See the module. Returns y in x's dtype and the state after it. Raises ValueError if the activation is none of ours."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"conv: activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
-    return serve("conv", ROOMS, x, weight, bias, state, activation=activation, reset=reset, pads=pads)
+    rooms = STEP if x.shape[1] == 1 else ROOMS
+    return serve("conv", rooms, x, weight, bias, state, activation=activation, reset=reset, pads=pads)
 
 
 def flops(length: int, channels: int, width: int) -> int:

@@ -21,6 +21,8 @@ non-decreasing, -1 = leading padding; None = one document.
 Source: Core Context Aware Transformers, arXiv:2412.12465 (visibility and pooling as in its published code).
 """
 
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -28,13 +30,23 @@ from kernels.core_context import chunked, reference
 from kernels.core_context.chunked import executed_flops
 from kernels.core_context.pool import POOLINGS, pool, pool_flops
 from kernels.core_context.sight import boundary, sight
-from kernels.rooms import serve
+from kernels.opaque import opaque
+from kernels.rooms import Guest, Rooms, serve
 
 __all__ = ["POOLINGS", "boundary", "core_context", "executed_flops", "flops", "pool", "pool_flops"]
 
-ROOMS = {"chunked": chunked.core_context, "reference": reference.core_context}
+ROOMS: Rooms[..., Tensor] = {
+    "triton": Guest("kernels.core_context.triton", "core_context"),
+    "chunked": chunked.core_context,
+    "reference": reference.core_context,
+}
 
 
+def _outputs(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> tuple[Tensor]:
+    return (q.new_empty(*q.shape[:3], v.shape[-1]),)
+
+
+@opaque(_outputs, traced=0)
 def core_context(
     q: Float[Tensor, "b t h e"],
     k: Float[Tensor, "b s m e"],

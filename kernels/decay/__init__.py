@@ -10,25 +10,41 @@ v (b, t, h, v); g log decay, <= 0: None (nothing is forgotten), (b, t, h) one sc
 channel; state (b, h, k, v), None = zeros; bonus (h, k); reset (b, t) bool, first tokens of new documents: the memory
 before them is forgotten. A token with k = 0 and g = 0 leaves the state exactly as it was. No scale is applied inside. Returns
 o (b, t, h, v) in v's dtype and the state after the last token, at least float32.
-chunk is the tile length of the chunked room; it never changes a result by more than rounding.
+chunk is the longest chunk of the chunked room, which halves it where a decay is strong; it never changes a result by more than
+rounding.
 
 Sources: linear attention arXiv:2006.16236, gated linear attention arXiv:2312.06635 (chunked form, secondary chunks),
 state space duality arXiv:2405.21060 (scalar gate, groups), RWKV-6 arXiv:2404.05892 (bonus).
 """
 
+from typing import Any
+
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from kernels.decay import chunked, reference
+from kernels.decay import chunked, reference, step
 from kernels.decay.chunked import executed_flops
 from kernels.decay.tiles import Gate
-from kernels.rooms import serve
+from kernels.dtypes import wide
+from kernels.opaque import opaque
+from kernels.rooms import Guest, Rooms, serve, with_step
 
 __all__ = ["Gate", "decay", "executed_flops", "flops"]
 
-ROOMS = {"chunked": chunked.decay, "reference": reference.decay}
+ROOMS: Rooms[..., tuple[Tensor, Tensor]] = {
+    "mamba_ssm": Guest("kernels.decay.mamba_ssm", "decay"),
+    "fla": Guest("kernels.decay.fla", "decay"),
+    "chunked": chunked.decay,
+    "reference": reference.decay,
+}
+STEP = with_step(ROOMS, step.decay)
 
 
+def _outputs(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    return v, wide(v[:0]).new_empty(v.shape[0], v.shape[2], q.shape[3], v.shape[3])
+
+
+@opaque(_outputs)
 def decay(
     q: Float[Tensor, "b t n k"],
     k: Float[Tensor, "b t n k"],
@@ -45,7 +61,7 @@ def decay(
         raise ValueError(f"decay: {q.shape[2]} groups of q and k don't divide {v.shape[2]} heads of v")
     if chunk is not None and chunk < 1:
         raise ValueError(f"decay: chunk = {chunk} must be at least 1")
-    return serve("decay", ROOMS, q, k, v, g, state, bonus=bonus, reset=reset, chunk=chunk)
+    return serve("decay", STEP if v.shape[1] == 1 else ROOMS, q, k, v, g, state, bonus=bonus, reset=reset, chunk=chunk)
 
 
 def flops(length: int, heads: int, k: int, v: int) -> int:

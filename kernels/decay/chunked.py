@@ -1,18 +1,20 @@
-"""Tiles of tokens as matrix products; only the states between tiles are passed one after another."""
+"""Chunks of tokens as matrix products; only the states between chunks are passed one after another.
 
+A mild decay is taken out of the products as factors (kernels/decay/factored.py), if need be in shorter chunks; decays too strong for
+that take the form that is exact for any (kernels/decay/exact.py), as does a compiler, which can't look at them.
+"""
+
+import torch
 from torch import Tensor
 
-from kernels.decay import scalar, vector
-from kernels.decay.tiles import Gate, pass_states, segments, split
+from kernels.decay import exact, reference
+from kernels.decay.backward import Factored
+from kernels.decay.factors import is_mild
+from kernels.decay.tiles import Gate
 from kernels.dtypes import wide
 
-CHUNK = 64  # the fastest tile on a CPU at key and value widths of 64 to 128; a matrix product of it fills a core
-
-
-def tile(length: int, gate: Gate, chunk: int | None = None) -> int:
-    """Tokens of a tile: `chunk` or the text's length; with a vector gate the next power of two, because it is halved."""
-    size = min(chunk or CHUNK, length)
-    return 1 << (size - 1).bit_length() if gate == "vector" else size
+CHUNK = 64  # the fastest chunk on a CPU at key and value widths of 64 to 128; a matrix product of it fills a core
+SHORT = 16  # shorter ones are slower than the exact form
 
 
 def decay(
@@ -26,29 +28,35 @@ def decay(
     reset: Tensor | None = None,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    b, t, h, _ = v.shape
-    by_channel = g is not None and g.ndim == 4
-    if by_channel and q.shape[2] < h:  # every head decays the scores its own way: nothing is shared in a group
+    t, h = v.shape[1:3]
+    if t == 1:
+        return reference.decay(q, k, v, g, state, bonus=bonus, reset=reset)
+    if g is not None and g.ndim == 4 and q.shape[2] < h:  # every head decays the scores its own way: nothing is shared in a group
         q, k = (x.repeat_interleave(h // x.shape[2], 2) for x in (q, k))
+    size = None if torch.compiler.is_compiling() else _mild_size(g, min(chunk or CHUNK, t))
+    if size is None:
+        return exact.decay(q, k, v, g, state, bonus=bonus, reset=reset, chunk=min(chunk or CHUNK, t))
+    values = v if bonus is None else wide(v)
+    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, g, state))
+    o, last = Factored.apply(q, k, values, g, state, reset, size, bonus is not None, keep)
+    if bonus is not None:
+        o = o + _own(wide(q), wide(k), wide(bonus))[..., None] * values
+    return o.to(v.dtype), last
+
+
+def _mild_size(g: Tensor | None, size: int) -> int | None:
+    """The largest of size, size / 2 .. SHORT in whose chunks every decay is mild; None if there is none."""
+    while not is_mild(g, size):
+        size //= 2
+        if size < SHORT:
+            return None
+    return size
+
+
+def _own(q: Tensor, k: Tensor, bonus: Tensor) -> Tensor:
+    """(b, t, h): each token's score with itself, weighted by the bonus (h, k)."""
     n = q.shape[2]
-    size = tile(t, "vector" if by_channel else "scalar", chunk)
-    queries, keys = (split(wide(x), size).transpose(2, 3) for x in (q, k))  # (b, c, n, i, k)
-    values = split(wide(v), size).unflatten(3, (n, -1)).transpose(2, 3)  # (b, c, n, i, r, v)
-    u = None if bonus is None else wide(bonus).unflatten(0, (n, -1))
-    segment = segments(reset, size)
-    if by_channel:
-        assert g is not None
-        tiles = vector.within(queries, keys, values, split(wide(g), size).transpose(2, 3), u, segment)
-    else:
-        gates = None if g is None else split(wide(g), size).unflatten(3, (n, -1)).transpose(2, 3)  # (b, c, n, i, r)
-        tiles = scalar.within(queries, keys, values, gates, u, segment)
-    written = (tiles.k.mT @ tiles.v.flatten(-2)).unflatten(-1, values.shape[-2:])  # (b, c, n, k, r, v)
-    first = written.new_zeros(written[:, 0].shape) if state is None else wide(state).unflatten(1, (n, -1)).transpose(2, 3)
-    before, last = pass_states(first, written, tiles.carry)
-    read = (tiles.q @ before.flatten(-2)).unflatten(-1, values.shape[-2:])
-    out = tiles.inner + (read if tiles.enter is None else tiles.enter * read)  # (b, c, n, i, r, v)
-    out = out.transpose(2, 3).reshape(b, -1, h, v.shape[-1])[:, :t]
-    return out.to(v.dtype), last.transpose(2, 3).flatten(1, 2)
+    return torch.stack([((q * k) * u).sum(-1) for u in bonus.unflatten(0, (n, -1)).unbind(1)], -1).flatten(2)
 
 
 def executed_flops(
@@ -62,9 +70,17 @@ def executed_flops(
     chunk: int | None = None,
     leaf: int | None = None,
 ) -> int:
-    """Matrix products of the chunked room, the fill of the last tile included: scores, their product with the values, and
-    the tiles' writes to and reads of the state. A vector gate that decays by more than 2^-50 in a tile spends less: its
-    scores are products only down to leaves of `leaf` tokens (a quarter of the tile, a sixteenth, .. or 1)."""
-    size = tile(length, gate, chunk)
-    scored = heads * (size + (leaf or size)) * k if gate == "vector" else (groups or heads) * 2 * size * k
-    return -(-length // size) * size * (scored + heads * (2 * size * v + 4 * k * v))
+    """Matrix products of the chunked room: scores, their product with the values, and the chunks' writes to and reads of the
+    state; one token is one step of the recurrence. `leaf` is for a vector gate too strong to be factored: its chunks are halved down
+    to leaves of that many tokens (kernels/decay/exact.py), which saves scores and fills the last chunk."""
+    if length == 1:
+        return 4 * heads * k * v
+    size = min(chunk or CHUNK, length)
+    if leaf is not None:
+        size = exact.tile(size, gate)
+        return -(-length // size) * size * heads * ((size + leaf) * k + 2 * size * v + 4 * k * v)
+    scored = heads if gate == "vector" else groups or heads
+    return sum(
+        tokens * (scored * 2 * part * k + heads * (2 * part * v + 4 * k * v))
+        for tokens, part in ((length // size * size, size), (length % size, length % size))
+    )

@@ -14,19 +14,34 @@ token with k = 0 (dplr: a = b = k = 0) and a log decay of 0 leaves the state as 
 chunked room. Everything is computed in float32 or float64, also under autocast.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from kernels.delta import chunked, reference
-from kernels.rooms import serve
+from kernels.dtypes import wide
+from kernels.opaque import opaque
+from kernels.rooms import Guest, Rooms, serve, with_step
 
 __all__ = ["delta", "dplr", "dplr_executed_flops", "dplr_flops", "executed_flops", "flops"]
 
-DELTA = {"chunked": chunked.delta, "reference": reference.delta}
-DPLR = {"chunked": chunked.dplr, "reference": reference.dplr}
+Served = Rooms[..., tuple[Tensor, Tensor]]
+DELTA: Served = {"fla": Guest("kernels.delta.fla", "delta"), "chunked": chunked.delta, "reference": reference.delta}
+DPLR: Served = {"fla": Guest("kernels.delta.fla", "dplr"), "chunked": chunked.dplr, "reference": reference.dplr}
+DELTA_STEP, DPLR_STEP = with_step(DELTA, reference.delta), with_step(DPLR, reference.dplr)
 
 
+def _delta_outputs(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    return v, wide(v[:0]).new_empty(k.shape[0], k.shape[2], k.shape[3], v.shape[3])
+
+
+def _dplr_outputs(q: Tensor, w: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    return _delta_outputs(q, k, v)
+
+
+@opaque(_delta_outputs)
 def delta(
     q: Float[Tensor, "b t h k"],
     k: Float[Tensor, "b t h k"],
@@ -40,9 +55,10 @@ def delta(
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
     """See the module. Returns o in v's dtype and the state after it."""
     with torch.autocast(q.device.type, enabled=False):
-        return serve("delta", DELTA, q, k, v, g, beta, state, reset=reset, chunk=chunk)
+        return serve("delta", DELTA_STEP if q.shape[1] == 1 else DELTA, q, k, v, g, beta, state, reset=reset, chunk=chunk)
 
 
+@opaque(_dplr_outputs)
 def dplr(
     q: Float[Tensor, "b t h k"],
     w: Float[Tensor, "b t h k"],
@@ -57,7 +73,7 @@ def dplr(
 ) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
     """See the module. Returns o in v's dtype and the state after it."""
     with torch.autocast(q.device.type, enabled=False):
-        return serve("dplr", DPLR, q, w, k, v, a, b, state, reset=reset, chunk=chunk)
+        return serve("dplr", DPLR_STEP if q.shape[1] == 1 else DPLR, q, w, k, v, a, b, state, reset=reset, chunk=chunk)
 
 
 def flops(length: int, heads: int, k: int, v: int) -> int:
@@ -71,7 +87,8 @@ def dplr_flops(length: int, heads: int, k: int, v: int) -> int:
 
 
 def executed_flops(length: int, heads: int, k: int, v: int, *, vector: bool, chunk: int | None = None) -> int:
-    """What the chunked room of `delta` spends in matmuls; vector: g has a decay for every channel of k."""
+    """What the chunked room of `delta` spends in matmuls; vector: g has a decay for every channel of k.
+    Channels that a chunk decays by more than 2^-60 cost a little less in matmuls, and more time."""
     return chunked.delta_flops(length, heads, k, v, vector=vector, chunk=chunk)
 
 

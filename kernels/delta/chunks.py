@@ -1,16 +1,47 @@
-"""Pieces that the chunked forms of `delta` and `dplr` share: layout, decays without a positive exponent, the pass over chunks.
+"""How a sequence is cut: chunks of c tokens, and tiles of a few chunks of a few rows, whose buffers stay in cache.
 
-A *system* is one chunk of one head of one row; systems are ordered (chunk, batch, head), so that the pass over chunks reads
-contiguous slices, and all that doesn't need the state runs as one batched matmul over all systems.
+A *system* is one chunk of one head of one row. A tile's systems are ordered (chunk, row, head), so that the pass over chunks
+reads contiguous slices, and all that doesn't need the state runs as one batched matmul over the tile's systems.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.delta.transport import MIN_LOG_DECAY
+TILE = 128  # systems of a tile, if it has several chunks: fewer leave time to the calls, more leave the cache
+STEP = 32  # systems that walk from chunk to chunk together, if one row has no more
+
+
+class Tile(NamedTuple):
+    """n chunks of c tokens of some rows. The last tile of a sequence may reach over its end: it reads 0 there."""
+
+    rows: slice
+    tokens: slice
+    n: int
+    c: int
+
+    def load(self, x: Tensor, out: Tensor) -> Tensor:
+        """x (b, t, h, e) -> out (systems, c, e), which may be a view of a wider tensor."""
+        part = x[self.rows, self.tokens]
+        missing = self.n * self.c - part.shape[1]
+        if missing:
+            part = F.pad(part, [0, 0, 0, 0, 0, missing])
+        g, _, h, _ = part.shape
+        out.unflatten(0, (self.n, g, h)).copy_(part.unflatten(1, (self.n, self.c)).permute(1, 0, 3, 2, 4))
+        return out
+
+    def store(self, x: Tensor, out: Tensor) -> None:
+        """x (systems, c, e) -> its place in out (b, t, h, e)."""
+        part = out[self.rows, self.tokens]
+        g, t, h, _ = part.shape
+        x = x.unflatten(0, (self.n, g, h)).permute(1, 0, 3, 2, 4)
+        if t == self.n * self.c:
+            part.unflatten(1, (self.n, self.c)).copy_(x)
+        else:
+            part.copy_(x.flatten(1, 2)[:, :t])
 
 
 class Layout(NamedTuple):
@@ -35,16 +66,16 @@ class Layout(NamedTuple):
         c = min(chunk, 1 << (t - 1).bit_length())
         return Layout(b, t, h, -(-t // c), c)
 
-    def split(self, x: Tensor) -> Tensor:
-        """(b, t, h, ...) -> (n * b * h, c, ...), the tail padded with 0."""
-        x = F.pad(x, [0, 0] * (x.ndim - 2) + [0, self.n * self.c - self.t])
-        x = x.reshape(self.b, self.n, self.c, *x.shape[2:])
-        return x.permute(1, 0, 3, 2, *range(4, x.ndim)).reshape(-1, self.c, *x.shape[4:])
+    def walks(self) -> Iterator[tuple[slice, list[Tile]]]:
+        """Rows that walk together, and their tiles in the order of time."""
+        together = min(self.b, max(1, STEP // self.h))
+        n = min(self.n, max(1, TILE // (together * self.h)))
+        for row in range(0, self.b, together):
+            rows = slice(row, min(row + together, self.b))
+            yield rows, [self._tile(rows, i, min(n, self.n - i)) for i in range(0, self.n, n)]
 
-    def merge(self, x: Tensor) -> Tensor:
-        """(n * b * h, c, v) -> (b, t, h, v)."""
-        x = x.reshape(self.n, self.b, self.h, self.c, -1).permute(1, 0, 3, 2, 4)
-        return x.reshape(self.b, self.n * self.c, self.h, -1)[:, : self.t]
+    def _tile(self, rows: slice, chunk: int, n: int) -> Tile:
+        return Tile(rows, slice(chunk * self.c, min((chunk + n) * self.c, self.t)), n, self.c)
 
 
 class Documents(NamedTuple):
@@ -56,52 +87,26 @@ class Documents(NamedTuple):
     whole: Tensor  # (n, 1, 1): no document begins inside the chunk: the state before is part of the state after
 
 
-def documents(reset: Tensor, layout: Layout, dtype: torch.dtype) -> Documents:
+def documents(reset: Tensor | None, heads: int, tile: Tile, buffers: "Buffers") -> Documents | None:
     """reset (b, t) bool -> the masks of every system."""
-    run = layout.split(reset[:, :, None].expand(-1, -1, layout.h)).cumsum(1)[..., None]
-    end = run[:, -1:]
+    if reset is None:
+        return None
+    rows = len(range(*tile.rows.indices(reset.shape[0])))
+    begun = buffers("begun", tile.n * rows * heads, tile.c, 1)
+    run = tile.load(reset[:, :, None, None].expand(-1, -1, heads, 1), begun).cumsum(1)
+    end, dtype = run[:, -1:], run.dtype
     return Documents((run == run.mT).to(dtype), (run == 0).to(dtype), (run == end).to(dtype), (end == 0).to(dtype))
 
 
-def pairs(log_decay: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A scalar decay inside chunks. log_decay (n, c) -> exp of its sum from j + 1 to i, for all j <= i (0 elsewhere) (n, c, c);
-    over tokens up to and with i (n, c, 1); after i (n, c, 1); over the chunk (n, 1, 1).
+class Buffers:
+    """Memory by name, the same for every tile: pages touched once, and warm in cache."""
 
-    Sums in float64: a weak decay after strong ones is a small difference of large numbers.
-    """
-    total = log_decay.double().cumsum(1)
-    end = total[:, -1:]
-    between = (total[:, :, None] - total[:, None, :]).clamp(MIN_LOG_DECAY, 0).to(log_decay.dtype).exp().tril()
-    before = total.clamp_min(MIN_LOG_DECAY).to(log_decay.dtype).exp()
-    after = (end - total).clamp_min(MIN_LOG_DECAY).to(log_decay.dtype).exp()
-    return between, before[..., None], after[..., None], before[:, -1:, None]
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._held: dict[str, Tensor] = {}
 
-
-def scan(
-    layout: Layout, state: Tensor, keep: Tensor | None, readers: Tensor, given: Tensor, writers: Tensor, written: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Carry the state over the chunks. state (b, h, k, v). A system, with S the state before it:
-
-    [y, o] = [given, 0] + readers S, readers (2 c, k); S' = keep S + written + writers^T y.
-
-    Returns y and o (n * b * h, c, v) and the last state.
-    """
-    c, systems = layout.c, layout.b * layout.h
-    s = state.reshape(systems, *state.shape[2:])
-    per_chunk = [x.unflatten(0, (layout.n, systems)).unbind(0) for x in (readers, given, writers)]
-    keeps = [None] * layout.n if keep is None else keep.unflatten(0, (layout.n, systems)).unbind(0)
-    extras = [None] * layout.n if written is None else written.unflatten(0, (layout.n, systems)).unbind(0)
-    values, read = [], []
-    for reader, value, writer, kept, extra in zip(*per_chunk, keeps, extras, strict=True):
-        corrected, o = (reader @ s).split(c, 1)
-        y = value + corrected
-        base = s if kept is None else s * kept
-        s = torch.baddbmm(base if extra is None else base + extra, writer.mT, y)
-        values.append(y)
-        read.append(o)
-    return torch.cat(values), torch.cat(read), s.reshape(state.shape)
-
-
-def scan_flops(c: int, k: int, v: int) -> int:
-    """FLOPs of `scan` a system."""
-    return 2 * (2 * c) * k * v + 2 * c * k * v
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        held = self._held.get(name)
+        if held is None or held.shape != shape:
+            held = self._held[name] = torch.empty(shape, dtype=self._like.dtype, device=self._like.device)
+        return held

@@ -19,19 +19,30 @@ Source: Landmark Attention, arXiv:2305.16300.
 
 from bisect import insort
 from collections.abc import Sequence
+from typing import Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kernels.landmark import chunked, reference
 from kernels.landmark.chunked import executed_flops
-from kernels.rooms import serve
+from kernels.opaque import opaque
+from kernels.rooms import Guest, Rooms, serve
 
 __all__ = ["executed_flops", "flops", "landmark"]
 
-ROOMS = {"chunked": chunked.landmark, "reference": reference.landmark}
+ROOMS: Rooms[..., Tensor] = {
+    "triton": Guest("kernels.landmark.triton", "landmark"),
+    "chunked": chunked.landmark,
+    "reference": reference.landmark,
+}
 
 
+def _outputs(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> tuple[Tensor]:
+    return (q.new_empty(*q.shape[:3], v.shape[-1]),)
+
+
+@opaque(_outputs, traced=0)
 def landmark(
     q: Float[Tensor, "b t h e"],
     k: Float[Tensor, "b s m e"],

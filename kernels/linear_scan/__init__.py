@@ -12,18 +12,40 @@ States are float32 (or float64) and None at the start of a text; reset (b, t) bo
 them; a token with a = 0, x = 0 (or dt = 0) leaves the state as it is. chunk, in tokens, changes speed and memory only.
 """
 
+from typing import Any
+
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from kernels.dtypes import wide
 from kernels.linear_scan import chunked, reference
-from kernels.rooms import serve
+from kernels.opaque import opaque
+from kernels.rooms import Guest, Rooms, serve, with_step
 
 __all__ = ["executed_flops", "flops", "linear_scan", "selective_scan"]
 
-LINEAR = {"chunked": chunked.linear_scan, "reference": reference.linear_scan}
-SELECTIVE = {"chunked": chunked.selective_scan, "reference": reference.selective_scan}
+LINEAR: Rooms[..., tuple[Tensor, Tensor]] = {
+    "fla": Guest("kernels.linear_scan.fla", "linear_scan"),
+    "chunked": chunked.linear_scan,
+    "reference": reference.linear_scan,
+}
+SELECTIVE: Rooms[..., tuple[Tensor, Tensor]] = {
+    "mamba_ssm": Guest("kernels.linear_scan.mamba_ssm", "selective_scan"),
+    "chunked": chunked.selective_scan,
+    "reference": reference.selective_scan,
+}
+LINEAR_STEP, SELECTIVE_STEP = with_step(LINEAR, reference.linear_scan), with_step(SELECTIVE, reference.selective_scan)
 
 
+def _linear_outputs(a: Tensor, x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    return wide(x), wide(x[:, 0])
+
+
+def _selective_outputs(x: Tensor, dt: Tensor, A: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    return x, wide(x[:0]).new_empty(x.shape[0], *A.shape)
+
+
+@opaque(_linear_outputs)
 def linear_scan(
     a: Float[Tensor, "b t c"],
     x: Float[Tensor, "b t c"],
@@ -33,9 +55,10 @@ def linear_scan(
     chunk: int | None = None,
 ) -> tuple[Float[Tensor, "b t c"], Float[Tensor, "b c"]]:
     """See the module; a is a log decay. Returns h in float32 (or float64) and its last value. No matmuls: it counts 0 FLOPs."""
-    return serve("linear_scan", LINEAR, a, x, state, reset=reset, chunk=chunk)
+    return serve("linear_scan", LINEAR_STEP if x.shape[1] == 1 else LINEAR, a, x, state, reset=reset, chunk=chunk)
 
 
+@opaque(_selective_outputs)
 def selective_scan(
     x: Float[Tensor, "b t c"],
     dt: Float[Tensor, "b t c"],
@@ -48,7 +71,7 @@ def selective_scan(
     chunk: int | None = None,
 ) -> tuple[Float[Tensor, "b t c"], Float[Tensor, "b c n"]]:
     """See the module. Returns y in x's dtype and the state after it."""
-    return serve("selective_scan", SELECTIVE, x, dt, A, B, C, state, reset=reset, chunk=chunk)
+    return serve("selective_scan", SELECTIVE_STEP if x.shape[1] == 1 else SELECTIVE, x, dt, A, B, C, state, reset=reset, chunk=chunk)
 
 
 def flops(length: int, channels: int, states: int) -> int:

@@ -16,11 +16,11 @@ B, M, G, E, W = 2, 3, 2, 5, 7  # batch, key heads, queries a key head, key width
 
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles small enough that tiny calls cross their borders."""
+    """Tiles small enough that tiny calls cross their borders, in pieces of some pairs."""
     monkeypatch.setattr(tiles, "BLOCK", 8)
-    monkeypatch.setattr(tiles, "BAND", 6)
     monkeypatch.setattr(tiles, "ROWS", 4)
-    monkeypatch.setattr(tiles, "SEGMENT", 16)
+    monkeypatch.setattr(tiles, "ALIGN", 2)
+    monkeypatch.setattr(tiles, "ENTRIES", {"cpu": 300})
 
 
 def tensors(t: int, s: int, width: int = W, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -138,11 +138,14 @@ def mode_rows(mode: str, t: int, s: int) -> dict[str, Tensor]:
     return rows
 
 
-@pytest.mark.parametrize(("window", "sink_tokens"), [(None, 0), (3, 2)])
-@pytest.mark.parametrize("mode", ["plain", "packed"])
-def test_weights_that_are_not_kept_are_recomputed(window: int | None, sink_tokens: int, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "KEPT", 0)
-    compare(18, 25, window, sink_tokens, mode, 1.5, True)
+@pytest.mark.parametrize(("window", "sink_tokens"), [(None, 0), (3, 2), (9, 0)])
+@pytest.mark.parametrize("mode", ["plain", "packed", "positions"])
+@pytest.mark.parametrize("entries", [1, 10**6])
+def test_pieces_of_one_pair_and_of_many_blocks(
+    entries: int, window: int | None, sink_tokens: int, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "ENTRIES", {"cpu": entries})
+    compare(35, 42, window, sink_tokens, mode, 1.5, True)
 
 
 @pytest.mark.parametrize("shared_keys", [False, True])

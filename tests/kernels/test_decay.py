@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import kernels
-from kernels.decay import decay, executed_flops, flops
+from kernels.decay import decay, executed_flops, flops, spans
 
 CHUNK = 8
 LENGTHS = (1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 2)
@@ -94,6 +94,64 @@ def test_any_decay_at_the_default_tile(gate: str, step: float) -> None:
         right = decay(**kwargs)
     for x, y in zip(decay(**{name: x.float() for name, x in kwargs.items()}), right, strict=True):
         assert (x - y).norm() / y.norm() < 1e-5
+
+
+@pytest.mark.parametrize("bonus", [False, True], ids=["", "bonus"])
+@pytest.mark.parametrize("gate", ["scalar", "vector"])
+def test_gradients_of_every_form_of_the_default_chunk(gate: str, bonus: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decays up to and beyond what each chunk length can factor; the gate's gradient is small where all steps are strong."""
+    monkeypatch.setattr(f"{__name__}.CHUNK", 64)
+    for step in (1.0, 4.0, 8.0, 17.0, 30.0):
+        given = inputs(130, gate, bonus=bonus, b=1, h=2)
+        given["g"] = given["g"] * step
+        assert_same(results("chunked", given, None, torch.float32), results("reference", given, None, torch.float64), 1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 1500, 5000])
+@pytest.mark.parametrize("packed", [False, True], ids=["one", "packed"])
+@pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
+def test_spans_of_any_size(gate: str, packed: bool, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One chunk of one row at a time, some chunks of some rows, several chunks of all rows."""
+    monkeypatch.setattr(spans, "SPAN", size)
+    given = inputs(5 * CHUNK + 3, gate, bonus=True)
+    reset = resets(5 * CHUNK + 3) if packed else None
+    right = results("reference", given, reset, torch.float64)
+    assert_same(results("chunked", given, reset, torch.float64), right, 1e-10)
+    with kernels.backend("chunked"), torch.no_grad():
+        named = {name: x for name, x in given.items() if name != "bonus"}
+        o, final = decay(**named, bonus=given["bonus"], reset=reset, chunk=CHUNK)
+    assert_same({"o": o, "final": final}, {"o": right["o"], "final": right["final"]}, 1e-10)
+
+
+@pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
+def test_only_what_is_asked_for(gate: str) -> None:
+    """Constant gates, no first state, and a gradient that comes through the final state alone."""
+    q, k, v, g = (inputs(19, gate)[name] for name in ("q", "k", "v", "g"))
+    for which in (0, 1):
+        grads = []
+        for room in ("reference", "chunked"):
+            leaves = [x.mT.contiguous().mT.requires_grad_() for x in (k, v)]
+            with kernels.backend(room):
+                result = decay(q, *leaves, g, chunk=CHUNK)[which]
+            grads.append(torch.autograd.grad(result.square().sum(), leaves, allow_unused=True))
+        for right, got in zip(*grads, strict=True):
+            assert (right - got).norm() / right.norm() < 1e-10
+
+
+@pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
+def test_what_a_compiler_gets_agrees(gate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = inputs(19, gate)
+    right = results("reference", given, None, torch.float64)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert_same(results("chunked", given, None, torch.float64), right, 1e-10)
+
+
+@pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
+def test_autocast_leaves_it_alone(gate: str) -> None:
+    q, k, v, g = (None if x is None else x.float() for x in (inputs(19, gate)[name] for name in ("q", "k", "v", "g")))
+    with torch.autocast("cpu", torch.bfloat16):
+        o, _ = decay(q, k, v, g, chunk=CHUNK)
+    assert torch.equal(o, decay(q, k, v, g, chunk=CHUNK)[0])
 
 
 @pytest.mark.parametrize("room", ["reference", "chunked"])

@@ -10,9 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kernels import backend
 from kernels import delta as kernel
-from kernels.delta import chunked, reference
-from kernels.delta.transport import transport
-from kernels.delta.triangular import solve
+from kernels.delta import chunked, chunks, compiled, reference
+from kernels.delta.triangular import inverse
 from tests.oracle import fla
 
 B, H, K, V, C = 2, 3, 5, 7, 16
@@ -63,6 +62,66 @@ def test_chunked_is_the_reference(kind: str, t: int, packed: bool) -> None:
         for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
             found = results(chunked, kind, args, reset, dtype, chunk)
             assert max(difference(a, b) for a, b in zip(found, exact, strict=True)) < tolerance
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", GATES)
+def test_tiles_and_rows_that_walk_apart(kind: str, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rows than walk together, more chunks than a tile has, a last tile that is not full; strong decays in some of them."""
+    monkeypatch.setattr(chunks, "TILE", 2 * H)
+    monkeypatch.setattr(chunks, "STEP", H)
+    args = arguments(kind, 5 * C + 3, decay=3.0)
+    gates = 1 if kind == "dplr" else 3
+    decays = args[gates]
+    if decays is not None:
+        args[gates] = torch.cat([decays[:, : 2 * C], 10 * decays[:, 2 * C :]], 1)
+    reset = rand(B, 5 * C + 3) < 0.1 if packed else None
+    exact = results(reference, kind, args, reset, torch.float64, C)
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
+        found = results(chunked, kind, args, reset, dtype, C)
+        assert max(difference(a, b) for a, b in zip(found, exact, strict=True)) < tolerance
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_any_strides_and_inputs_without_gradients(kind: str) -> None:
+    args = arguments(kind, C + 3)
+    run = kernel.dplr if kind == "dplr" else kernel.delta
+    turned = [None if a is None else a.transpose(0, 1).contiguous().transpose(0, 1) for a in args]
+    o, s = run(*args)
+    assert difference(run(*turned)[0], o) < 1e-12
+    v = args[3 if kind == "dplr" else 2]
+    assert v is not None
+    v.requires_grad_()
+    (alone,) = torch.autograd.grad((run(*args)[0] ** 2).sum(), v)
+    given = [a.requires_grad_() for a in args if a is not None]
+    together = torch.autograd.grad((run(*args)[0] ** 2).sum(), given)
+    assert difference(alone, together[[a is v for a in given].index(True)]) < 1e-12
+    with torch.no_grad():
+        assert not run(*args)[1].requires_grad
+        assert torch.equal(run(*args)[1], s)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", GATES)
+def test_what_a_compiler_gets(kind: str, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers, from an operation whose shapes torch can tell without running it."""
+    args = arguments(kind, C + 3)
+    reset = rand(B, C + 3) < 0.2 if packed else None
+    plain = results(chunked, kind, args, reset, torch.float64, C)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(chunks, "TILE", 2 * H)
+    monkeypatch.setattr(chunks, "STEP", H)
+    seen = results(chunked, kind, args, reset, torch.float64, C)
+    assert all(difference(a, b) < 1e-12 for a, b in zip(seen, plain, strict=True))
+    monkeypatch.undo()
+    leaves = [None if a is None else a.detach().requires_grad_() for a in args]
+    if kind == "dplr":
+        q, w, k, v, a, b, state = leaves
+        given = (C, q, k, v, w, state, reset, None, a, b)
+    else:
+        q, k, v, g, beta, state = leaves
+        given = (C, q, k, v, g, state, reset, beta, None, None)
+    torch.library.opcheck(compiled.rule_op, given, test_utils=("test_schema", "test_autograd_registration", "test_faketensor"))
 
 
 @pytest.mark.parametrize("kind", GATES)
@@ -138,21 +197,12 @@ def test_chunk_must_be_a_power_of_two() -> None:
         kernel.delta(*arguments("none", 3), chunk=12)
 
 
-@pytest.mark.parametrize("c", [1, 2, 8, 16, 64])
-def test_solve_is_the_triangular_solve(c: int) -> None:
-    a, x = (3 * randn(4, c, c)).tril(-1).requires_grad_(), randn(4, c, 3).requires_grad_()
-    ours = solve(a, x)
-    exact = torch.linalg.solve_triangular(a + torch.eye(c, dtype=torch.float64), x, upper=False, unitriangular=True)
-    weight = randn(*x.shape)
-    grads = [torch.autograd.grad((y * weight).sum(), (a, x)) for y in (ours, exact)]
-    assert difference(ours, exact) < 1e-9
-    assert difference(grads[0][1], grads[1][1]) < 1e-9
-    assert difference(grads[0][0], grads[1][0].tril(-1)) < 1e-9
-
-
-def test_transport_passes_gradcheck() -> None:
-    inputs = [randn(1, 4, 2, 3), randn(1, 4, 1, 3), -rand(1, 4, 3)]
-    assert torch.autograd.gradcheck(transport, [x.requires_grad_() for x in inputs])
+@pytest.mark.parametrize("c", [1, 2, 8, 32, 128])
+def test_inverse_is_that_of_a_triangular_solve(c: int) -> None:
+    a = randn(4, c, 2 * c)[:, :, c:]  # only what is below the diagonal counts
+    one = torch.eye(c, dtype=torch.float64)
+    exact = torch.linalg.solve_triangular(one - a.tril(-1), one.expand(4, c, c), upper=False, unitriangular=True)
+    assert difference(inverse(a), exact) < 1e-9
 
 
 @pytest.mark.parametrize("kind", GATES)

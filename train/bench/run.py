@@ -77,7 +77,9 @@ class Effort:
     clock: str = "wall"
 
 
-def turns(first: Process, second: Process, effort: Effort, requests: tuple[dict[str, Any], dict[str, Any]]) -> tuple[list[float], list[float]]:
+def turns(
+    first: Process, second: Process, effort: Effort, requests: tuple[dict[str, Any], dict[str, Any]]
+) -> tuple[list[float], list[float]]:
     """Seconds of the steps of two processes that take turns, after two steps each that don't count."""
     sides = ((first, requests[0], []), (second, requests[1], []))
     for process, request, _ in sides:

@@ -9,14 +9,20 @@ from zoo.tasks import (
     in_context_languages,
     in_context_recall,
     induction,
+    joint_recall,
+    many_shot,
     memorization,
     mqar,
     mqar_hops,
+    needle,
     passkey,
     passkey_tokens,
     phonebook,
     selective_copying,
     state_tracking,
+    threading,
+    variable_tracking,
+    word_extraction,
 )
 from zoo.tasks.base import HELD_OUT, IGNORE, Batch, Task, accuracy, exact
 
@@ -33,6 +39,12 @@ TASKS: dict[str, Task] = {
     "phonebook": phonebook,
     "state_tracking": state_tracking,
     "in_context_languages": in_context_languages,
+    "needle": needle,
+    "threading": threading,
+    "variable_tracking": variable_tracking,
+    "word_extraction": word_extraction,
+    "joint_recall": joint_recall,
+    "many_shot": many_shot,
 }
 
 __all__ = ["HELD_OUT", "IGNORE", "TASKS", "Batch", "Task", "accuracy", "exact", "mqar", "passkey", "passkey_tokens"]

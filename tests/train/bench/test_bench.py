@@ -15,7 +15,9 @@ from train.cli import run
 
 
 def case(target: Target, flops: int | None = None) -> Case:
-    return Case("sum", "B4", "itself", lambda: training(torch.cumsum, leaf(9), 0), lambda: training(torch.cumsum, leaf(9), 0), target, flops)
+    return Case(
+        "sum", "B4", "itself", lambda: training(torch.cumsum, leaf(9), 0), lambda: training(torch.cumsum, leaf(9), 0), target, flops
+    )
 
 
 def test_a_training_step_gives_the_gradients_of_what_asks_for_one() -> None:

@@ -11,11 +11,17 @@ from zoo.tasks import (
     in_context_languages,
     in_context_recall,
     induction,
+    joint_recall,
+    many_shot,
     memorization,
     mqar_hops,
+    needle,
     phonebook,
     selective_copying,
     state_tracking,
+    threading,
+    variable_tracking,
+    word_extraction,
 )
 
 # The config, and SHA-256 over the inputs and labels (little-endian int64) of examples 0..7 under seed 3
@@ -49,6 +55,30 @@ PINNED: dict[str, tuple[Any, str]] = {
     "state_tracking-swaps": (
         state_tracking.Config(group="s5", moves=2, ask="end"),
         "ce43f8f7c7903ff155603352ed5adb3f591a184ccb1cc8ff2c3160787bf754ef",
+    ),
+    "joint_recall": (joint_recall.Config(), "8e273f75119fc2e6530650ac1b298c9bb84e7723a5bfe1ecb523ccea80ca890c"),
+    "joint_recall-levels": (joint_recall.Config(contexts=2, levels=2), "33ac200b713c7fa2af0a83a3d49477c43907c7129e7129cb29bec24863ae3e3b"),
+    "many_shot": (many_shot.Config(), "173386befcc38e28d1cb14f226c7c123acade8bd4e5f11d4ba7c275431195ea7"),
+    "needle": (needle.Config(), "51eec7fa45596982f8e87ec4c4e2e983b1cacd0b2667a6cd2027787ec719134f"),
+    "needle-needles": (
+        needle.Config(haystack="needles", values=2, queries=2),
+        "4ba89c2d786083103be9060ae4ce9136784d2c59ec7e31b0634868b65ec57710",
+    ),
+    "needle-text": (needle.Config(form="text", haystack="random"), "9fbe500901845c3d814ba6cc9ec76ba07cdf859e7cb03068e22c067470d47672"),
+    "threading": (threading.Config(), "346004e9419caaa8cfabedef965fa13725f9a903a18b80f5182b6a974cd6e0e9"),
+    "threading-text": (
+        threading.Config(form="text", threads=2, asked=2, direction="random"),
+        "f0dda83ead392cdb487733aa2f53f424b7b0306567bc2ec4f6b30761d3142cb7",
+    ),
+    "variable_tracking": (variable_tracking.Config(), "cab5eb0a813fa4a6581ecc70896bdb86acd843beed114166b500c2c97c24b7f7"),
+    "variable_tracking-text": (
+        variable_tracking.Config(form="text", length=1024, chains=2, ask="value"),
+        "a0ba6d5e6ccfa908680a3a6994382bdaade92bab6b95d7e997d2dd3a2e27a18b",
+    ),
+    "word_extraction": (word_extraction.Config(), "da807f7c221afaa117e8537a241342ce7922604fc262eda2c9b0ff7dc611c1ef"),
+    "word_extraction-text": (
+        word_extraction.Config(form="text", length=1024, law="common"),
+        "7b8031c5b826445eac97c051954ac284bafd3b7519cc3efe8791c1b39bde34d3",
     ),
 }
 

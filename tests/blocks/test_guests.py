@@ -1,0 +1,65 @@
+"""Whole blocks on the rooms of mamba-ssm and causal-conv1d: output, states and the gradient of every parameter as in the reference."""
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from blocks import mamba1, mamba2
+from blocks.base import advance
+from kernels import backend
+from tests.kernels.guests import TOLERANCE, assert_same
+from tests.oracle import moved
+
+D, BATCH, PROMPT, LENGTH = 16, 2, 9, 11
+LIBRARIES = {"mamba_ssm": "mamba_ssm.ops.selective_scan_interface", "causal_conv1d": "causal_conv1d"}
+CONFIGS = {
+    "mamba1": mamba1.Config(d_state=4),
+    "mamba2": mamba2.Config(d_state=5, head_dim=4, n_groups=2, conv=3),  # 52 channels of the convolution: 8 don't divide them
+    "mamba2 of 64": mamba2.Config(d_state=8, head_dim=4, n_groups=2),
+}
+CASES = [
+    ("mamba1", "mamba_ssm"),
+    ("mamba1", "causal_conv1d"),
+    ("mamba2 of 64", "causal_conv1d"),
+    ("mamba2", "mamba_ssm"),
+]
+
+
+def run(block: nn.Module, u: Tensor, room: str) -> list[Tensor]:
+    """A padded and packed prompt with its gradients, then two single tokens without."""
+    padding = torch.zeros(BATCH, PROMPT, dtype=torch.bool, device=u.device)
+    padding[1, :2] = True
+    documents = (torch.arange(PROMPT, device=u.device) >= 4).long().expand(BATCH, -1)
+    ctx, cursor = advance(None, BATCH, PROMPT, documents=documents, padding=padding)
+    with backend(room):
+        y, state = block(u[:, :PROMPT], None, ctx)
+        y = y.masked_fill(padding[..., None], 0)
+        grads = torch.autograd.grad(y.square().sum() + sum(x.square().sum() for x in state), list(block.parameters()))
+        out = [y]
+        with torch.no_grad():
+            for i in range(PROMPT, LENGTH):
+                ctx, cursor = advance(cursor, BATCH, 1)
+                y, state = block(u[:, i : i + 1], state, ctx)
+                out.append(y)
+    return [torch.cat(out, 1), *state, *grads]
+
+
+@pytest.fixture
+def place(device: str) -> Iterator[str]:
+    """The device, with leave to multiply in TF32 if it is a GPU."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(before if device == "cpu" else "high")
+    yield device
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize(("name", "room"), CASES)
+def test_a_block_is_that_of_the_reference(name: str, room: str, place: str) -> None:
+    pytest.importorskip(LIBRARIES[room])
+    block = moved(CONFIGS[name].build(D), 0.1)
+    u = torch.randn(BATCH, LENGTH, D)
+    right = run(copy.deepcopy(block).double(), u.double(), "reference")
+    assert_same(run(block.to(place), u.to(place), room), right, TOLERANCE[place])
