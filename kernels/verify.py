@@ -38,9 +38,8 @@ def _verify(operation: str, name: str, rooms: Rooms[..., Any], args: tuple[Any, 
         return
     worst, what, tolerance = compare(rooms, name, args, kwargs)
     if not worst <= tolerance:  # a NaN is no agreement
-        raise KernelError(
-            f"{operation}: backend {name!r} differs from the reference in {what} by {worst:.1e}, more than {tolerance:.0e}; another kernels.backend may serve"
-        )
+        difference = f"differs from the reference in {what} by {worst:.1e}, more than {tolerance:.0e}"
+        raise KernelError(f"{operation}: backend {name!r} {difference}; another kernels.backend may serve")
 
 
 def compare(rooms: Rooms[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, str, float]:
@@ -82,7 +81,8 @@ def _run(room: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, exact: boo
         scored = [y for y in outputs if y.requires_grad]
         if scored:
             grads = torch.autograd.grad(scored, leaves, [_fixed(y) for y in scored], allow_unused=True)
-            found |= {f"gradient {i}": torch.zeros_like(x) if g is None else g for i, (x, g) in enumerate(zip(leaves, grads, strict=True))}
+            whole = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, grads, strict=True)]
+            found |= {f"gradient {i}": g for i, g in enumerate(whole)}
     return found
 
 

@@ -18,6 +18,7 @@ import platform
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 CHOICES = {"ZOO_ALLOCATOR": ("keep", "system"), "ZOO_MATMUL": ("auto", "onednn", "torch"), "OMP_WAIT_POLICY": ("passive", "active")}
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
@@ -99,12 +100,12 @@ def _try_onednn() -> tuple[str, str]:
 
     if not torch.backends.mkldnn.is_available():
         return "torch", "this torch has no oneDNN"
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    switch: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before, switch.fp32_precision = switch.fp32_precision, "bf16"
     error = product_error()
     if error < ACCURACY:
         return "onednn", f"full float32 accuracy here: {error:.0e}"
-    torch.backends.mkldnn.matmul.fp32_precision = before
+    switch.fp32_precision = before
     return "torch", f"oneDNN rounds on this processor: {error:.0e}"
 
 

@@ -71,5 +71,5 @@ class _Differential(torch.autograd.Function):
                     n, ds = j % len(keys), ds.to(v.dtype)
                     piece.product(dq[j], ds, piece.keys(keys[n]), call.scale / call.unit)
                     piece.add(dk[n], ds, piece.queries(queries[j]), call.scale)
-        dq, dk = torch.stack([call.queries_out(x) for x in dq], 2), torch.stack([call.keys_out(x) for x in dk], 2)
-        return dq, dk, call.keys_out(dv), call.queries_out(dmix), None
+        d_queries, d_keys = torch.stack([call.queries_out(x) for x in dq], 2), torch.stack([call.keys_out(x) for x in dk], 2)
+        return d_queries, d_keys, call.keys_out(dv), call.queries_out(dmix), None

@@ -13,7 +13,7 @@ from torch import Tensor
 from kernels.core_context.sight import Sight, sight
 from kernels.dtypes import wide
 
-TILE = 128  # queries scored at a time
+TILE = 64  # queries scored at a time
 MASKED = -1e30  # the score of what is not seen
 DEAD = -1e29  # a maximum below it: nothing is seen
 

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-TILE = 64  # queries scored at a time: no score matrix is larger than TILE x slots
+TILE = 64  # queries scored at a time
+PAIRS = 2**19  # queries x slots scored at a time, 2 MiB of float32 scores a head: a long past makes short tiles
+LEAST = 16  # queries scored at a time whatever the past: fewer waste the processor
 
 
 class Layout(NamedTuple):
@@ -59,10 +61,11 @@ def arrange(landmarks: Tensor, documents: Tensor | None) -> Layout:
 
 
 def tiles(layout: Layout, queries: int) -> list[Tile]:
-    """The last `queries` keys as queries, TILE at a time."""
+    """The last `queries` keys as queries, TILE at a time, or fewer before a long past."""
     cell, first = layout.cell[:, -queries:], layout.first[:, -queries:]
-    starts = range(0, queries, TILE)
-    stops = [min(start + TILE, queries) for start in starts]
+    rows = min(TILE, max(LEAST, PAIRS // layout.slots.shape[1]))
+    starts = range(0, queries, rows)
+    stops = [min(start + rows, queries) for start in starts]
     low = first[:, list(starts)].amin(0).tolist()
     whole = cell[:, list(starts)].amin(0).clamp(min=0).tolist()
     high = (cell[:, [stop - 1 for stop in stops]].amax(0).clamp(min=0) + 1).tolist()

@@ -20,13 +20,13 @@ class _Square(torch.autograd.Function):
     """x^2 with a gradient that is off by a factor."""
 
     @staticmethod
-    def forward(ctx, x, factor):  # noqa: ANN001, ANN205
+    def forward(ctx, x, factor):
         ctx.save_for_backward(x)
         ctx.factor = factor
         return x.square()
 
     @staticmethod
-    def backward(ctx, grad):  # noqa: ANN001, ANN205
+    def backward(ctx, grad):
         return 2 * ctx.factor * ctx.saved_tensors[0] * grad, None
 
 

@@ -35,7 +35,7 @@ def test_a_wrong_room_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         return torch.roll(o, 1, 1), state
 
     monkeypatch.setitem(kernels.decay.ROOMS, "chunked", wrong)
-    with pytest.raises(ContractError, match="'chunked'.*differs from the reference"):
+    with pytest.raises(ContractError, match=r"'chunked'.*differs from the reference"):
         list(check_backends(config_class("gla")(), 32, ("chunked",)))
     with pytest.raises(SystemExit, match="1"):
         run(["check", "gla", "--backend", "chunked"])

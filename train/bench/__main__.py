@@ -8,7 +8,6 @@ import torch
 from train.bench.catalogue import all_cases
 from train.bench.measure import alternate, gemm_rate
 
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("words", nargs="*")

@@ -54,7 +54,7 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send a request and wait for its answer. Raises RuntimeError if the process ends instead."""
@@ -77,21 +77,20 @@ class Effort:
     clock: str = "wall"
 
 
-def turns(
-    first: Process, second: Process, effort: Effort, requests: tuple[dict[str, Any], dict[str, Any]]
-) -> tuple[list[float], list[float]]:
+def turns(first: Process, second: Process, effort: Effort, requests: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
     """Seconds of the steps of two processes that take turns, after two steps each that don't count."""
-    sides = ((first, requests[0], []), (second, requests[1], []))
-    for process, request, _ in sides:
+    ours: list[float] = []
+    theirs: list[float] = []
+    for process, request in zip((first, second), requests, strict=True):
         process.ask(**request)
     for number in range(effort.rounds + 2):
-        for process, _, kept in sides:
+        for process, kept in ((first, ours), (second, theirs)):
             seconds = process.ask(step=True, clock=effort.clock)["seconds"]
             if number >= 2:
                 kept.append(seconds)
-        if sum(sides[0][2]) + sum(sides[1][2]) > effort.seconds and number >= 4:
+        if sum(ours) + sum(theirs) > effort.seconds and number >= 4:
             break
-    return sides[0][2], sides[1][2]
+    return ours, theirs
 
 
 @contextmanager
