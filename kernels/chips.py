@@ -53,7 +53,7 @@ class Variant(NamedTuple):
     function: Any  # with triton.jit
     signature: dict[str, str]  # types of the arguments that are no constants
     constants: dict[str, Any]
-    options: dict[str, int]  # num_warps, num_stages
+    options: dict[str, int]  # those of `options`
     aligned: tuple[str, ...]  # arguments divisible by 16
     chips: tuple[str, ...] = tuple(chip.name for chip in CHIPS)
     common: bool = True  # compiled in every test session, not in long proofs alone
@@ -62,3 +62,10 @@ class Variant(NamedTuple):
 def padded(width: int) -> int:
     """A side of a matrix product: a power of two, at least 16."""
     return max(16, 1 << (width - 1).bit_length())
+
+
+def options(chip: str, at: Tiles) -> dict[str, int]:
+    """What Triton takes beside a program's constants. Left alone, NVIDIA's assembler spills a few registers to stay below steps of
+    occupancy; with `maxnreg` it takes those that there are."""
+    found = {"num_warps": at.warps, "num_stages": at.stages}
+    return found | {"maxnreg": 255} if chip.startswith("sm_") else found

@@ -53,13 +53,17 @@ def opaque(outputs: Outputs, *, traced: int = 1) -> Callable[[Callable[P, R]], C
 
         @wraps(function)
         def served(*args: P.args, **kwargs: P.kwargs) -> R:
-            if torch.compiler.is_compiling() and args[0].shape[1] > traced:  # type: ignore[attr-defined]
+            if torch.compiler.is_compiling() and _length(args, kwargs) > traced:
                 return _node(name, args, kwargs)
             return function(*args, **kwargs)
 
         return served
 
     return wrap
+
+
+def _length(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    return [*args, *kwargs.values()][0].shape[1]
 
 
 def _node(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.chips import CHIPS, Chip, Tiles, Variant, family, padded
+from kernels.chips import CHIPS, Chip, Tiles, Variant, family, options, padded
 from kernels.core_context import programs
 from kernels.core_context.settings import WIDEST, tiles
 from kernels.core_context.sight import Sight
@@ -38,14 +38,16 @@ def refuses_core_context(
 
 
 def constants(h: int, m: int, e: int, f: int, at: Tiles) -> dict[str, Any]:
-    """The constants of a program for h query heads and m key heads of e and f channels, with Triton's own options."""
+    """The constants of a program for h query heads and m key heads of e and f channels."""
     sizes = {"H": h, "M": m, "E": e, "F": f, "EP": padded(e), "FP": padded(f), "BM": at.rows, "BN": at.keys}
-    return {**sizes, "PRECISION": "ieee", "num_warps": at.warps, "num_stages": at.stages}
+    return {**sizes, "PRECISION": "ieee"}
 
 
 def _constants(program: str, q: Tensor, v: Tensor) -> dict[str, Any]:
     h, m, e, f = q.shape[2], v.shape[2], q.shape[3], v.shape[3]
-    return constants(h, m, e, f, tiles(family(q), program, max(padded(e), padded(f)), q.element_size()))
+    chip = family(q)
+    at = tiles(chip, program, max(padded(e), padded(f)), q.element_size())
+    return constants(h, m, e, f, at) | options(chip, at)
 
 
 def _spans(low: Tensor, high: Tensor, keys: int, tile: int) -> tuple[Tensor, Tensor]:
@@ -104,13 +106,12 @@ def variants() -> list[Variant]:
 
 
 def _variant(chip: Chip, program: str, width: int, dtype: str) -> Variant:
-    fixed = constants(*HEADS, width, width, tiles(chip.name, program, width, BYTES[dtype]))
-    options = {key: fixed.pop(key) for key in ("num_warps", "num_stages")}
-    function = getattr(programs, program)
+    at, function = tiles(chip.name, program, width, BYTES[dtype]), getattr(programs, program)
+    fixed = constants(*HEADS, width, width, at)
     signature = _signature(function.arg_names, dtype)
     aligned = tuple(key for key, kind in signature.items() if kind.startswith("*"))
     common = dtype == "bf16" and width == 64
-    return Variant(f"{program} {width} {dtype}", function, signature, fixed, options, aligned, (chip.name,), common)
+    return Variant(f"{program} {width} {dtype}", function, signature, fixed, options(chip.name, at), aligned, (chip.name,), common)
 
 
 def _signature(names: Sequence[str], dtype: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kernels.chips import CHIPS, Chip, Tiles, Variant, family, padded
+from kernels.chips import CHIPS, Chip, Tiles, Variant, family, options, padded
 from kernels.gpu import lacks_gpu, unknown_dtype
 from kernels.landmark import programs
 from kernels.landmark.cells import Cells, choose, find
@@ -71,13 +71,14 @@ class _Call(NamedTuple):
         return [*found, found[0] if self.chosen is None else self.chosen]
 
     def constants(self, program: str, q: Tensor, v: Tensor) -> dict[str, Any]:
-        """What `program` is compiled for."""
+        """What `program` is compiled for, with Triton's own options."""
         h, m, e, f = q.shape[2], v.shape[2], q.shape[3], v.shape[3]
-        at = tiles(family(q), program, max(padded(e), padded(f)), q.element_size())
+        chip = family(q)
+        at = tiles(chip, program, max(padded(e), padded(f)), q.element_size())
         keys = min(padded(self.cells.closed), at.keys)
         top = 1 if self.chosen is None else self.chosen.shape[-1]
         at, whole = at._replace(keys=keys), self.cells.closed <= keys
-        return constants(h, m, e, f, at, whole=whole, top=top, picks=self.chosen is not None)
+        return constants(h, m, e, f, at, whole=whole, top=top, picks=self.chosen is not None) | options(chip, at)
 
     def sizes(self, q: Tensor, k: Tensor) -> list[Any]:
         """scale, t, s, n."""
@@ -85,9 +86,9 @@ class _Call(NamedTuple):
 
 
 def constants(h: int, m: int, e: int, f: int, at: Tiles, *, whole: bool, top: int, picks: bool) -> dict[str, Any]:
-    """The constants of a program for h query heads and m key heads of e and f channels, with Triton's own options."""
+    """The constants of a program for h query heads and m key heads of e and f channels."""
     sizes = {"H": h, "M": m, "E": e, "F": f, "EP": padded(e), "FP": padded(f), "KP": top, "BM": at.rows, "BN": at.keys}
-    return {**sizes, "WHOLE": whole, "TOP": picks, "PRECISION": "ieee", "num_warps": at.warps, "num_stages": at.stages}
+    return {**sizes, "WHOLE": whole, "TOP": picks, "PRECISION": "ieee"}
 
 
 class _Landmark(torch.autograd.Function):
@@ -132,13 +133,12 @@ def variants() -> list[Variant]:
 def _variant(chip: Chip, program: str, width: int, dtype: str, long: bool, picks: bool) -> Variant:
     at = tiles(chip.name, program, width, BYTES[dtype])
     fixed = constants(*HEADS, width, width, at, whole=not long, top=8 if picks else 1, picks=picks)
-    options = {key: fixed.pop(key) for key in ("num_warps", "num_stages")}
     function = getattr(programs, program)
     signature = _signature(function.arg_names, dtype)
     aligned = tuple(key for key, kind in signature.items() if kind.startswith("*"))
     name = f"{program} {width} {dtype}" + ", long blocks" * long + ", top 8" * picks
     common = dtype == "bf16" and width == 64 and not long and not picks
-    return Variant(name, function, signature, fixed, options, aligned, (chip.name,), common)
+    return Variant(name, function, signature, fixed, options(chip.name, at), aligned, (chip.name,), common)
 
 
 def _signature(names: Sequence[str], dtype: str) -> dict[str, str]:

@@ -10,7 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kernels import backend
 from kernels.attention import SDPA_FLOPS, attention, differential, executed_flops, flops, tiles, visible_pairs
+from tests.kernels.memory import peak
 
+SIZES_AS_SHIPPED = {name: getattr(tiles, name) for name in ("BLOCK", "ROWS", "ALIGN", "ENTRIES")}
 B, M, G, E, W = 2, 3, 2, 5, 7  # batch, key heads, queries a key head, key width, value width: pairwise different
 
 
@@ -249,6 +251,48 @@ def check_differential_flops(length: int, where: dict[str, Any]) -> None:
 
     assert counted("reference", call) == flops(length, M * G, E, W, maps=2, **where)
     assert counted("chunked", call) == executed_flops(length, M * G, E, W, maps=2, **where)
+
+
+@pytest.mark.parametrize("options", [{"window": 128}, {"softcap": 5.0}, {"sink_logits": torch.zeros(2)}])
+def test_peak_memory_is_linear_in_the_length(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, size in SIZES_AS_SHIPPED.items():
+        monkeypatch.setattr(tiles, name, size)
+
+    def most(s: int) -> int:
+        leaves = [torch.randn(1, s, heads, 4, requires_grad=True) for heads in (2, 1, 1)]
+        return peak(lambda: torch.autograd.grad(attention(*leaves, **options).sum(), leaves))
+
+    assert most(4096) <= 2.1 * most(2048)
+
+
+@pytest.mark.parametrize(("t", "s"), [(1, 1), (31, 31), (32, 32), (33, 33), (66, 66), (40, 90), (170, 200)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_window_by_torchs_fused_attention(t: int, s: int, dtype: torch.dtype) -> None:
+    """Plain rows whose values are as wide as their keys."""
+    inputs = [*tensors(t, s, E), torch.randn(M * G, dtype=torch.float64)]
+    weight = torch.randn(B, t, M * G, E, dtype=torch.float64)
+    for window in (5, 32):
+
+        def call(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int = window) -> Tensor:
+            return attention(q, k, v, window=window, sink_logits=sinks)
+
+        truth = run("reference", inputs, weight, call)
+        found = run("chunked", [x.to(dtype) for x in inputs], weight.to(dtype), call)
+        assert all(error(a, b) < (1e-10 if dtype == torch.float64 else 1e-5) for a, b in zip(found, truth, strict=True))
+
+
+@pytest.mark.parametrize("options", [{"window": 4}, {"softcap": 5.0}])
+def test_autocast_and_scattered_inputs(options: dict[str, Any]) -> None:
+    q, k, v = (x.float() for x in tensors(20, 20, E))
+    exact = attention(q, k, v, **options)
+    assert torch.equal(attention(*(x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)), **options), exact)
+    leaf = q.clone().requires_grad_()  # keys and values that need no gradient
+    with torch.autocast("cpu", torch.bfloat16):
+        o = attention(leaf, k, v, **options)
+    assert o.dtype == torch.float32
+    assert 1e-5 < error(o, exact) < 0.02
+    (gradient,) = torch.autograd.grad(o.sum(), leaf)
+    assert gradient.dtype == torch.float32
 
 
 def test_contradictions_are_errors() -> None:

@@ -12,6 +12,7 @@ from kernels import backend
 from kernels.core_context import boundary, core_context, executed_flops, flops, pool, pool_flops
 from kernels.core_context.chunked import TILE
 from kernels.core_context.sight import sight
+from tests.kernels.memory import peak
 
 B, M, G, E, W = 2, 2, 3, 5, 4  # rows, key heads, query heads a key head, key and value widths
 
@@ -170,6 +171,15 @@ def test_memory_is_linear_in_the_length() -> None:
         return sum(sizes)
 
     assert kept(800) <= 2.1 * kept(400)
+
+
+def test_peak_memory_is_linear_in_the_length() -> None:
+    def most(s: int) -> int:
+        leaves = [torch.randn(1, n, heads, 4, requires_grad=True) for n, heads in ((s, 2), (s, 1), (s, 1), (s // 16, 2), (s // 16, 2))]
+        positions = torch.arange(s)[None]
+        return peak(lambda: torch.autograd.grad(core_context(*leaves, positions, group=16, local=64).sum(), leaves))
+
+    assert most(4096) <= 2.1 * most(2048)
 
 
 def test_impossible_sizes_are_told() -> None:

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kernels import backend
 from kernels.landmark import executed_flops, flops, landmark
 from kernels.landmark.layout import TILE
+from tests.kernels.memory import peak
 
 B, M, G, E, F = 2, 2, 3, 5, 4  # rows, key heads, query heads a key head, key and value widths
 
@@ -122,6 +123,15 @@ def test_memory_is_linear_in_the_length() -> None:
         return sum(sizes)
 
     assert kept(800) <= 2.1 * kept(400)
+
+
+def test_peak_memory_is_linear_in_the_length() -> None:
+    def most(s: int) -> int:
+        leaves = [torch.randn(1, s, heads, 4, requires_grad=True) for heads in (2, 1, 1)]
+        marks = regular(s, 63)[:1]
+        return peak(lambda: torch.autograd.grad(landmark(*leaves, marks).sum(), leaves))
+
+    assert most(4096) <= 2.1 * most(2048)
 
 
 def test_impossible_sizes_are_told() -> None:
