@@ -1,7 +1,7 @@
 """Chunks of tokens as matrix products; only the states between chunks are passed one after another.
 
 A mild decay is taken out of the products as factors (kernels/decay/factored.py), if need be in shorter chunks; decays too strong for
-that take the form that is exact for any (kernels/decay/exact.py), as does a compiler, which can't look at them.
+that take the form that is exact for any (kernels/decay/exact.py).
 """
 
 import torch
@@ -33,7 +33,7 @@ def decay(
         return reference.decay(q, k, v, g, state, bonus=bonus, reset=reset)
     if g is not None and g.ndim == 4 and q.shape[2] < h:  # every head decays the scores its own way: nothing is shared in a group
         q, k = (x.repeat_interleave(h // x.shape[2], 2) for x in (q, k))
-    size = None if torch.compiler.is_compiling() else _mild_size(g, min(chunk or CHUNK, t))
+    size = _mild_size(g, min(chunk or CHUNK, t))
     if size is None:
         return exact.decay(q, k, v, g, state, bonus=bonus, reset=reset, chunk=min(chunk or CHUNK, t))
     values = v if bonus is None else wide(v)

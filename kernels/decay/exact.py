@@ -1,4 +1,4 @@
-"""Tiles of tokens as matrix products, exact for any decay, in plain steps that autograd and a compiler follow."""
+"""Tiles of tokens as matrix products, exact for any decay, in plain steps that autograd follows."""
 
 from torch import Tensor
 

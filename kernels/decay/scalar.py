@@ -43,8 +43,7 @@ def within(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, bonus: Tensor | No
         enter = carry = leave = None
     else:
         after = (g.double() * LOG2E).cumsum(3).transpose(3, 4)  # (b, c, n, r, i)
-        # a clone: torch.compile refuses one tensor as two inputs
-        rows = after.clone() if bonus is None else after - g.double().transpose(3, 4) * LOG2E
+        rows = after if bonus is None else after - g.double().transpose(3, 4) * LOG2E
         pairs = _PairDecay.apply(rows, after, seen, q.dtype)
         inner = ((scores * pairs) @ heads).transpose(-2, -3)
         enter, leave, carry = (_power(x, q.dtype) for x in (rows, after[..., -1:] - after, after[..., -1:]))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.delta import compiled, rule
+from kernels.delta import rule
 from kernels.delta.chunks import Layout
 from kernels.delta.reference import start
 from kernels.delta.rule import Arguments
@@ -40,7 +40,7 @@ def delta(
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     layout = Layout.of(v, chunk or CHUNK)
-    return _apply(layout, q, k, v, g, start(state, k, v), reset, beta, None, None)
+    return _Rule.apply(layout, q, k, v, g, start(state, k, v), reset, beta, None, None)
 
 
 def dplr(
@@ -56,7 +56,7 @@ def dplr(
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     layout = Layout.of(v, chunk or CHUNK)
-    return _apply(layout, q, k, v, w, start(state, k, v), reset, None, a, b)
+    return _Rule.apply(layout, q, k, v, w, start(state, k, v), reset, None, a, b)
 
 
 class _Rule(torch.autograd.Function):
@@ -74,12 +74,6 @@ class _Rule(torch.autograd.Function):
     def backward(ctx: Any, do: Tensor, d_last: Tensor) -> tuple[Tensor | None, ...]:
         n = len(Arguments._fields)
         return None, *rule.backward(ctx.layout, Arguments(*ctx.saved_tensors[:n]), list(ctx.saved_tensors[n:]), do, d_last)
-
-
-def _apply(layout: Layout, *arguments: Tensor | None) -> tuple[Tensor, Tensor]:
-    if torch.compiler.is_compiling():  # as one opaque operation: what it does depends on how strong the decays are
-        return compiled.rule_op(layout.c, *arguments)[:2]
-    return _Rule.apply(layout, *arguments)
 
 
 def delta_flops(length: int, heads: int, k: int, v: int, *, vector: bool, chunk: int | None = None) -> int:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kernels import backend
 from kernels import delta as kernel
-from kernels.delta import chunked, chunks, compiled, reference
+from kernels.delta import chunked, chunks, reference
 from kernels.delta.triangular import inverse
 from tests.oracle import fla
 
@@ -99,29 +99,6 @@ def test_any_strides_and_inputs_without_gradients(kind: str) -> None:
     with torch.no_grad():
         assert not run(*args)[1].requires_grad
         assert torch.equal(run(*args)[1], s)
-
-
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("kind", GATES)
-def test_what_a_compiler_gets(kind: str, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same numbers, from an operation whose shapes torch can tell without running it."""
-    args = arguments(kind, C + 3)
-    reset = rand(B, C + 3) < 0.2 if packed else None
-    plain = results(chunked, kind, args, reset, torch.float64, C)
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    monkeypatch.setattr(chunks, "TILE", 2 * H)
-    monkeypatch.setattr(chunks, "STEP", H)
-    seen = results(chunked, kind, args, reset, torch.float64, C)
-    assert all(difference(a, b) < 1e-12 for a, b in zip(seen, plain, strict=True))
-    monkeypatch.undo()
-    leaves = [None if a is None else a.detach().requires_grad_() for a in args]
-    if kind == "dplr":
-        q, w, k, v, a, b, state = leaves
-        given = (C, q, k, v, w, state, reset, None, a, b)
-    else:
-        q, k, v, g, beta, state = leaves
-        given = (C, q, k, v, g, state, reset, beta, None, None)
-    torch.library.opcheck(compiled.rule_op, given, test_utils=("test_schema", "test_autograd_registration", "test_faketensor"))
 
 
 @pytest.mark.parametrize("kind", GATES)
