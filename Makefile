@@ -27,7 +27,7 @@ gpu:
 	$(PY) -m pytest -m gpu tests
 
 bench: install
-	$(PY) -m train.cli bench --save docs/bench
+	$(PY) -m train.cli bench --threads 1 --clock cpu --save docs/bench
 
 check: install
 	.venv/bin/ruff format --check .

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from kernels import backend
 from kernels.landmark import landmark
+from kernels.landmark.cells import choose, find
 from kernels.rooms import BackendError
 
 E, F = 12, 20  # key and value widths: neither is a power of two
@@ -81,6 +82,17 @@ def test_a_query_that_sees_nothing_gives_zero_and_finite_gradients(device: str) 
     assert not o[1, :3].any()
     assert all(bool(torch.isfinite(g).all()) for g in gradients)
     assert error(device, given, marks, documents) < 1e-5
+
+
+def test_the_best_blocks_are_chosen_and_the_earlier_of_equal_ones() -> None:
+    marks = regular(17, 4)  # blocks 0-4, 5-9, 10-14 and an open one
+    k = torch.zeros(1, 17, 1, 2)
+    k[0, [4, 9, 14], 0, 0] = torch.tensor([2.0, 1.0, 2.0])
+    q = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).expand(1, 2, 2, 2)  # two queries of two heads: the second wants the smallest
+    cells = find(marks, None)
+    assert choose(q, k, cells, 1, 1.0).tolist() == [[[[0], [0]], [[1], [1]]]]
+    assert choose(q, k, cells, 2, 1.0).sort().values.tolist() == [[[[0, 2], [0, 2]], [[0, 1], [0, 1]]]]
+    assert choose(q, k, cells, 1, -1.0).tolist() == [[[[1], [1]], [[0], [0]]]]
 
 
 def test_what_it_refuses(device: str) -> None:
