@@ -7,7 +7,7 @@ WIDEST = {2: 128, 4: 64}  # channels of a head, by the bytes of one: wider float
 # Of each chip and program: heads of at most 64 and of 128 channels of two bytes, and heads of at most 64 channels of float32.
 SETTINGS = {
     ("sm_80", "forward"): (Tiles(64, 64, 4, 2), Tiles(64, 64, 8, 2), Tiles(32, 64, 8, 2)),
-    ("sm_80", "query_gradients"): (Tiles(64, 64, 8, 2), Tiles(64, 64, 8, 2), Tiles(32, 64, 8, 2)),
+    ("sm_80", "query_gradients"): (Tiles(32, 64, 4, 2), Tiles(64, 64, 8, 2), Tiles(32, 64, 8, 2)),
     ("sm_80", "key_gradients"): (Tiles(32, 64, 4, 2), Tiles(64, 64, 8, 2), Tiles(32, 16, 8, 1)),
     ("sm_90", "forward"): (Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 2), Tiles(32, 64, 8, 2)),
     ("sm_90", "query_gradients"): (Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 2), Tiles(32, 64, 8, 2)),

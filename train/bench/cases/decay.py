@@ -26,7 +26,7 @@ def cases() -> Iterator[Case]:
     yield from _mamba2()
     yield from _linear()
     for gate in GATES:
-        name = f"decay, gate {gate},"
+        name = f"decay, gate {gate}"
         yield Case(name, _shape(4096), "itself at T1024", partial(_ours, gate, 4096), partial(_ours, gate, 1024), Target(limit=4.6))
         yield Case(name, _shape(64), "its own recurrence", partial(_ours, gate, 64), partial(_recurrence, gate, 64), Target(equal=1.0))
 

@@ -27,7 +27,7 @@ def cases() -> Iterator[Case]:
     flops = 3 * B * delta.dplr_flops(1024, H, E, E)
     yield Case("dplr", _shape(1024), "fla naive dplr chunk 32", partial(_ours, "dplr", 1024), _fla_dplr, Target(equal=10.0), flops)
     for gate in (*GATES, "dplr"):
-        name = gate if gate == "dplr" else f"delta, gate {gate},"
+        name = gate if gate == "dplr" else f"delta, gate {gate}"
         yield Case(name, _shape(4096), "itself at T1024", partial(_ours, gate, 4096), partial(_ours, gate, 1024), Target(limit=4.6))
         yield Case(name, _shape(64), "its own recurrence", partial(_ours, gate, 64), partial(_recurrence, gate, 64), Target(equal=1.0))
 
