@@ -221,7 +221,7 @@ def test_config_yaml_is_the_run(tmp_path: Path) -> None:
     spec = run_spec(3, model=model_config("2*(L F) L|F", dropout=0.1, tokens={"prefix": {"count": 1}}), validate_every=None)
     train_run(spec, tmp_path, source=FakeSource())
     values = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert list(values) == ["name", "model", "data", "train", "budget", "seed", "steps"]
+    assert list(values) == ["name", "model", "data", "train", "kernels", "budget", "seed", "steps"]
     again = parse_spec(values)
     assert isinstance(again, RunSpec)
     assert again.resolved(3) == values
