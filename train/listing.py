@@ -66,7 +66,7 @@ def environment(found: dict[str, Any]) -> None:
     console.print(f"Python {found['python']}, {versions}\n")
     table = Table(box=None, header_style="bold")
     for heading in ("setting", "in force", "why", "switch"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for row in found["settings"]:
         table.add_row(row["name"], row["value"], row["why"], row["switch"])
     console.print(table)

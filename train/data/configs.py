@@ -6,7 +6,7 @@
     {kind: hub, id: ..., tokenizer: ..., length: 1024}               a Hugging Face data set, see train.data.hub
     {kind: mqar, vocab_size: 1024, mix: [{length: 64, pairs: 4}, {length: 128, pairs: 8}], test: [{length: 256, pairs: 32}]}
 
-A task's kind (mqar, passkey, passkey_tokens) takes the fields of its Config. `mix`: training batches go round these changes
+A task's kind (`zoo list tasks`) takes the fields of its Config. `mix`: training batches go round these changes
 to them, one a batch; `test`: the conditions that are measured, `mix` if left out. For mqar, [64, 4] is short for length and pairs.
 Paths are relative to the working directory.
 """
