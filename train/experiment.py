@@ -242,7 +242,7 @@ def _planned(experiment: Experiment, part: str, member: str, seed: int, matched:
     where = f"parts.{part}.measures"
     measures = {name: parse_measure(name, m, f"{where}.{name}", source.length) for name, m in spec.measures.items()}
     for name, (kind, config) in measures.items():
-        check_measure(kind, config, source, found.config.vocab_size, f"{where}.{name}")
+        check_measure(kind, config, source, found.config, f"{where}.{name}")
     return PlannedRun(
         part=part,
         model=member,

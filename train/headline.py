@@ -6,21 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from train.pictures import PICTURES
 from train.results import ALL, Record
 from zoo.measures import parts
 from zoo.statistics import paired_difference
-
-# measure type -> the metrics that are shown, each with the condition's key that heads its columns, its unit and its scale
-SHOWN: dict[str, tuple[tuple[str, str | None, str, float], ...]] = {
-    "recall": (("accuracy", "pairs", "%", 100.0),),
-    "passkey": (("accuracy", "length", "%", 100.0),),
-    "loss": (("bits_per_byte", None, "bits/byte", 1.0), ("nll", None, "nats/token", 1.0)),
-    "collapse": (
-        ("onset", None, "onset (position)", 1.0),
-        ("excess_beyond", None, "excess (nats)", 1.0),
-    ),
-    "state": (("state_bytes", None, "bytes", 1.0),),
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +53,7 @@ def columns(records: Sequence[Record], kinds: dict[tuple[str, str], str], refere
     found = []
     for (part, measure), kind in kinds.items():
         mine = [r for r in records if r.part == part and r.measure == measure]
-        for metric, key, unit, scale in SHOWN.get(kind, ()):
+        for metric, key, unit, scale in PICTURES[kind].HEADLINE:
             conditions = dict.fromkeys(r.condition for r in mine if r.metric == metric and _plain(r.condition, key))
             for condition in conditions:
                 cells = _cells([r for r in mine if r.metric == metric and r.condition == condition], reference)

@@ -21,7 +21,8 @@ from train.data.configs import TaskData
 from train.data.sources import Source, TextSource, load_corpus
 from train.data.streams import long_documents
 from train.files import write_text
-from zoo.measures import MEASURES, Row, collapse, passkey, recall, state
+from zoo.config import ModelConfig
+from zoo.measures import MEASURES, MeasureConfig, Row
 from zoo.model import Model
 from zoo.schema import dotted, load_yaml, parse
 from zoo.weights import load
@@ -29,7 +30,7 @@ from zoo.weights import load
 SPLIT = "test"  # measures read what neither training nor validation has seen
 
 
-def parse_measure(name: str, spec: Any, place: str, train_length: int) -> tuple[str, Any]:
+def parse_measure(name: str, spec: Any, place: str, train_length: int) -> tuple[str, MeasureConfig]:
     """(type, Config) of one entry of `measures:`, {measure: TYPE, its fields}; the type is the entry's name if left out.
 
     A measure that needs the training length is given it. Raises ConfigError.
@@ -43,55 +44,36 @@ def parse_measure(name: str, spec: Any, place: str, train_length: int) -> tuple[
     return kind, parse(MEASURES[kind].Config, values, place)
 
 
-def check_measure(kind: str, config: Any, source: Source, vocab_size: int, place: str) -> None:
-    """Raise ConfigError now for what a measure could not do once a model of `vocab_size` ids is trained on `source`."""
+def check_measure(kind: str, config: MeasureConfig, source: Source, model: ModelConfig, place: str) -> None:
+    """Raise ConfigError now for what a measure could not do once this model is trained on `source`."""
     try:
-        if isinstance(config, (recall.Config, passkey.Config)):
-            config.tasks(vocab_size)
-        if not _reads_documents(kind, config):
+        config.check(model)
+        reads = config.reads
+        if reads is None:
             return
         if not isinstance(source, TextSource):
             raise ConfigError("measure", kind, f"reads documents, and {source.label} is a generated task", "measure a part with text")
-        count = len(long_documents(source.corpus.split(SPLIT), _length(config) + 1))
-        enough = 1 if kind in ("loss", "passkey") else 2
-        require(
-            count >= enough,
-            "documents",
-            count,
-            f"so many test documents have {_length(config)} tokens, {enough} are needed",
-            "shorter ones",
-        )
+        count = len(long_documents(source.corpus.split(SPLIT), reads.tokens + 1))
+        rule = f"so many test documents have {reads.tokens} tokens, {reads.documents} are needed"
+        require(count >= reads.documents, "documents", count, rule, "shorter ones")
     except ConfigError as error:
         raise error.within(place) from None
 
 
-def _reads_documents(kind: str, config: Any) -> bool:
-    return MEASURES[kind].NEEDS_DOCUMENTS or (isinstance(config, passkey.Config) and config.filler == "text")
-
-
-def _length(config: Any) -> int:
-    """Tokens that a document must have."""
-    match config:
-        case collapse.Config():
-            return config.length
-        case state.Config():
-            return config.needed
-    return 2
-
-
 def measure(
-    model: Model, data: Mapping[str, Any], kind: str, config: Any, seed: int, progress: Callable[[int, int], None] | None
+    model: Model, data: Mapping[str, Any], kind: str, config: MeasureConfig, seed: int, progress: Callable[[int, int], None] | None
 ) -> list[Row]:
     """One measure of a model, on the test documents of the data it was trained on if it reads documents."""
-    documents = _documents(data, config) if _reads_documents(kind, config) else None
+    reads = config.reads
+    documents = None if reads is None else _documents(data, reads.tokens)
     return list(MEASURES[kind].run(model, config, seed, data=documents, progress=progress).rows)
 
 
-def _documents(data: Mapping[str, Any], config: Any) -> list[Any]:
+def _documents(data: Mapping[str, Any], tokens: int) -> list[Any]:
     parsed = parse_data(data)
     if isinstance(parsed, TaskData):
         raise ConfigError("measures", None, "this measure reads documents, and the data are a generated task", "measure a part with text")
-    whole = long_documents(load_corpus(parsed).split(SPLIT), _length(config) + 1)
+    whole = long_documents(load_corpus(parsed).split(SPLIT), tokens + 1)
     return [document.inputs for document in whole]
 
 

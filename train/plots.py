@@ -17,7 +17,6 @@ from train.results import ALL
 # Okabe & Ito's palette: told apart by colour-blind eyes, too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
-FIRST_POSITION = 16
 STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -79,34 +78,6 @@ def accuracy(table: pd.DataFrame, models: Sequence[str], key: str, label: str, t
     return svg(draw)
 
 
-def loss_by_position(stream: pd.DataFrame, window: pd.DataFrame, models: Sequence[str], train_length: int, unit: str) -> str:
-    """Streamed loss by position, beside the loss of a window of the training length on the same tokens (dashed).
-
-    The first tokens, whose loss says nothing of memory, are left out of the picture.
-    """
-    stream, window = (t[t["_position"].astype(float) >= FIRST_POSITION] for t in (stream, window))
-
-    def draw(figure: Figure) -> None:
-        ax = figure.add_subplot()
-        curves(ax, stream, "_position", models, seeds=False)
-        for model in models:
-            mine = window[(window["model"] == model) & (window["seed"] == ALL)].assign(x=lambda t: t["_position"].astype(float))
-            mine = mine.sort_values("x")
-            ax.plot(mine["x"], mine["value"], color=colour(models, model), linestyle="--", linewidth=1)
-        ax.axvline(train_length, color="0.4", linestyle=":", linewidth=1)
-        ax.annotate(f"training length {train_length}", (train_length, 0.98), xycoords=("data", "axes fraction"), fontsize=8, rotation=90,
-                    va="top", ha="right", color="0.3")  # fmt: skip
-        ax.set_xscale("log", base=2)
-        ax.set(
-            xlabel="position in the document (tokens)",
-            ylabel=f"loss ({unit})",
-            title="Solid: one stream. Dashed: a window of the training length",
-        )
-        ax.legend()
-
-    return svg(draw)
-
-
 def heat_maps(table: pd.DataFrame, models: Sequence[str]) -> str:
     """Passkey accuracy by length and depth, one map a model."""
 
@@ -140,27 +111,3 @@ def training(table: pd.DataFrame, models: Sequence[str], unit: str) -> str:
         ax.legend()
 
     return svg(draw)
-
-
-def states(table: pd.DataFrame, models: Sequence[str], train_length: int) -> str:
-    """The norm of every recurrent state against the tokens read, a line a layer and head, one panel a model."""
-    with_state = [m for m in models if m in set(table["model"])]
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots(1, len(with_state), sharey=True, squeeze=False)[0]
-        for ax, model in zip(axes, with_state, strict=True):
-            mine = table[(table["model"] == model) & (table["seed"] == ALL)]
-            layers = sorted(set(mine["_layer"]), key=int)
-            for (layer, _, _), head in mine.groupby(["_layer", "_tensor", "_head"]):
-                line = head.assign(x=head["_token"].astype(float)).sort_values("x")
-                first = layer not in ax.get_legend_handles_labels()[1]
-                shade = mpl.colormaps["viridis"](layers.index(layer) / max(1, len(layers) - 1) * 0.85)
-                ax.plot(line["x"], line["value"], color=shade, linewidth=1, label=layer if first else None)
-            ax.axvline(train_length, color="0.4", linestyle=":", linewidth=1)
-            ax.set_xscale("log", base=2)
-            ax.set_yscale("log")
-            ax.set(title=model, xlabel="tokens read")
-            ax.legend(title="layer", fontsize=8)
-        axes[0].set_ylabel("norm of the state of a head")
-
-    return svg(draw, width=3.4 * len(with_state) + 0.6, height=3.4)

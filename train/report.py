@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 from rich.console import Console
@@ -16,6 +15,7 @@ from rich.table import Table
 from blocks.base import ConfigError
 from train import plots
 from train.headline import Column, columns
+from train.pictures import PICTURES, Picture
 from train.results import Record, frame, read
 from zoo.config import ModelConfig
 from zoo.ledger import ledger
@@ -111,12 +111,14 @@ def _part(
     mine = [r for r in records if r.part == part]
     table = frame(mine)
     length = plan["data"][part]["length"]
-    pictures = []
+    pictures: list[Picture] = []
     for (owner, name), kind in kinds.items():
         if owner == part:
-            pictures += _pictures(name, kind, table[table["measure"] == name], models, length)
+            pictures += PICTURES[kind].pictures(name, table[table["measure"] == name], models, length)
     training = table[table["measure"] == "training"]
-    pictures.append(("Training", "Loss of the training batches; thin lines are seeds.", plots.training(training, models, "nats a label")))
+    pictures.append(
+        Picture("Training", "Loss of the training batches; thin lines are seeds.", plots.training(training, models, "nats a label"))
+    )
     return {
         "name": part,
         "data": plan["data"][part],
@@ -131,35 +133,3 @@ def _part(
 def _config(folder: Path, plan: Mapping[str, Any], part: str, model: str) -> ModelConfig:
     run = _run(plan, part, model)
     return load(folder / part / f"{model}-seed{run['seed']}").config
-
-
-def _pictures(name: str, kind: str, table: pd.DataFrame, models: list[str], length: int) -> list[tuple[str, str, str]]:
-    """(title, text, SVG) of a measure."""
-    if kind == "recall":
-        return [_recall(name, table, models)]
-    if kind == "passkey":
-        cells = table[(table["metric"] == "accuracy") & table["_depth"].notna()]
-        text = "Share of passkeys of which every token was right, by length and depth, mean over seeds, in per cent."
-        return [(f"{name}: passkey", text, plots.heat_maps(cells, models))]
-    if kind == "collapse":
-        stream, window = table[table["metric"] == "nll_stream"], table[table["metric"] == "nll_window"]
-        text = (
-            "One stream with the state carried, against windows that begin anew, on the same bytes. Where the solid line leaves the "
-            "dashed one, the carried state has begun to hurt. Bands: 95 % interval over seeds."
-        )
-        return [(f"{name}: loss by position", text, plots.loss_by_position(stream, window, models, length, "nats a byte"))]
-    if kind == "state":
-        norms = table[(table["metric"] == "norm") & table["_head"].notna()]
-        return [
-            (f"{name}: norm of the state", "Every head of every layer, mean over documents and seeds.", plots.states(norms, models, length))
-        ]
-    return []
-
-
-def _recall(name: str, table: pd.DataFrame, models: list[str]) -> tuple[str, str, str]:
-    cells = table[table["metric"] == "accuracy"]
-    lengths = sorted(set(cells["_length"].astype(int)))
-    best = max(lengths, key=lambda n: len(set(cells[cells["_length"] == str(n)]["_pairs"])))
-    chosen = cells[cells["_length"] == str(best)]
-    text = "Share of keys whose value was named. Band: 95 % interval over seeds; thin lines are seeds."
-    return f"{name}: recall", text, plots.accuracy(chosen, models, "_pairs", "key-value pairs", f"{best} tokens")

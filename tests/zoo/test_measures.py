@@ -94,7 +94,7 @@ def test_models_that_insert_tokens(name: str, plan: str) -> None:
     assert all(torch.isfinite(torch.tensor(r.value)) for r in whole.rows if r.metric not in ("onset", "onset_ratio", "leaves_minimum"))
 
 
-@pytest.mark.parametrize("name", [name for name, measure in MEASURES.items() if measure.NEEDS_DOCUMENTS])
+@pytest.mark.parametrize("name", [name for name, config in CONFIGS.items() if config.reads is not None])
 def test_documents_are_asked_for(name: str) -> None:
     subject, run = model(MIXERS["mamba1"]), MEASURES[name].run
     with pytest.raises(ConfigError, match="data"):

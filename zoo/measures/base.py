@@ -10,11 +10,32 @@ import torch
 from torch import Tensor
 
 from blocks.base import ConfigError, require
+from zoo.config import ModelConfig
 from zoo.model import Model
 from zoo.statistics import Interval
 
 Progress = Callable[[int, int], None]  # (tokens read, tokens in all)
 Documents = Sequence[Tensor]  # each (length,) int64
+
+
+class Reads(NamedTuple):
+    """What a measure reads of held-out text: at least so many documents of at least so many tokens."""
+
+    documents: int
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig:
+    """What the Config of every measure answers."""
+
+    @property
+    def reads(self) -> Reads | None:
+        """The documents that are needed; None: none."""
+        return None
+
+    def check(self, model: ModelConfig) -> None:
+        """Raise ConfigError for what can't be measured on such a model."""
 
 
 class Row(NamedTuple):
@@ -51,8 +72,7 @@ class Measure(Protocol):
     """A module of zoo.measures."""
 
     SUMMARY: str  # one line
-    NEEDS_DOCUMENTS: bool  # whether `data` must be given
-    Config: type[Any]  # frozen keyword-only dataclass, read by zoo.schema.parse; raises ConfigError on impossible sizes
+    Config: type[Any]  # a MeasureConfig, frozen, keyword-only, read by zoo.schema.parse; raises ConfigError on impossible sizes
 
     def run(self, model: Model, config: Any, seed: int, *, data: Documents | None = None, progress: Progress | None = None) -> Result:
         """Measure a model. `seed` draws examples and resamples, nothing else is random. `data`: documents, (length,) int64 each."""

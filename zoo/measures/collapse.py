@@ -34,18 +34,17 @@ import torch
 from torch import Tensor
 
 from blocks.base import require
-from zoo.measures.base import Documents, Progress, Result, Row, long_documents, row
+from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
 from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, next_labels, shape_of_call, spans, stream
 from zoo.model import IGNORE, Model
 from zoo.statistics import Array, Interval, bootstrap, mean_interval, student
 
 SUMMARY = "loss by position, streamed against windowed, to many times the training length; where the state collapses"
-NEEDS_DOCUMENTS = True
 FIRST_EDGE = 8  # the loss of the first tokens is one bucket
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(MeasureConfig):
     """Sizes of the measure."""
 
     train_length: int  # tokens of a training sequence
@@ -65,6 +64,10 @@ class Config:
         require(stride_fits, "stride", self.stride, f"must be 1 .. {self.train_length}, the training length")
         require(self.margin >= 0, "margin", self.margin, "must be 0 or more")
         require(self.call_tokens >= 1, "call_tokens", self.call_tokens, "must be positive")
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(2, self.length)
 
     @property
     def length(self) -> int:

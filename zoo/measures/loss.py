@@ -16,17 +16,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from blocks.base import ConfigError, require
-from zoo.measures.base import Documents, Progress, Result, Row, row
+from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, row
 from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, shape_of_call, spans, stream
 from zoo.model import IGNORE, Model
 from zoo.statistics import Interval, ratio_interval
 
 SUMMARY = "loss on held-out documents, in nats and bits"
-NEEDS_DOCUMENTS = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(MeasureConfig):
     """Sizes of the measure."""
 
     window: int | None = None  # tokens read from an empty state; null: whole documents, streamed
@@ -40,6 +39,10 @@ class Config:
         rate = self.bytes_per_token
         require(rate is None or rate > 0, "bytes_per_token", rate, "must be positive")
         require(self.call_tokens >= 1, "call_tokens", self.call_tokens, "must be positive")
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(1, 2)
 
 
 def run(model: Model, config: Config, seed: int, *, data: Documents | None = None, progress: Progress | None = None) -> Result:

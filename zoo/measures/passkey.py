@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from blocks.base import ConfigError, one_of, require
-from zoo.measures.base import Documents, Progress, Result, Row, exact_row, row
+from zoo.config import ModelConfig
+from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, exact_row, row
 from zoo.measures.reading import CALL_TOKENS, Answers, Counter, ask, evaluating
 from zoo.model import Model
 from zoo.statistics import mean_interval, wilson
@@ -26,7 +27,6 @@ from zoo.tasks import passkey, passkey_tokens
 from zoo.tasks.base import Batch
 
 SUMMARY = "passkey retrieval: exact match by length and depth, in bytes or in the tokens of mqar"
-NEEDS_DOCUMENTS = False
 FORMS = ("bytes", "tokens")
 BYTES = 256
 
@@ -35,7 +35,7 @@ Task = passkey.Config | passkey_tokens.Config
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(MeasureConfig):
     """Sizes of the measure."""
 
     form: str = "bytes"  # bytes (text, for byte models) | tokens (one pair of mqar, for models trained on that)
@@ -53,6 +53,13 @@ class Config:
         require(len(self.depths) >= 1, "depths", self.depths, "needs at least one")
         require(self.examples >= 2, "examples", self.examples, "must be at least 2")
         require(self.call_tokens >= 1, "call_tokens", self.call_tokens, "must be positive")
+
+    @property
+    def reads(self) -> Reads | None:
+        return Reads(1, 2) if self.filler == "text" else None
+
+    def check(self, model: ModelConfig) -> None:
+        self.tasks(model.vocab_size)
 
     def tasks(self, known: int) -> list[Task]:
         """The task of each length and depth, length by length, for a model of `known` ids. Raises ConfigError where it is impossible."""

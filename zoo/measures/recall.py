@@ -14,18 +14,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from blocks.base import require
-from zoo.measures.base import Documents, Progress, Result, Row, exact_row, row
+from zoo.config import ModelConfig
+from zoo.measures.base import Documents, MeasureConfig, Progress, Result, Row, exact_row, row
 from zoo.measures.reading import CALL_TOKENS, Answers, Counter, ask, evaluating
 from zoo.model import Model
 from zoo.statistics import clustered_proportion, mean_interval, wilson
 from zoo.tasks import mqar
 
 SUMMARY = "associative recall: accuracy by number of pairs and length, with or without overwriting"
-NEEDS_DOCUMENTS = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(MeasureConfig):
     """Sizes of the measure."""
 
     sizes: tuple[tuple[int, int], ...] = mqar.SMALL_TEST_SIZES  # (length, pairs) of each condition
@@ -40,6 +40,9 @@ class Config:
         require(len(self.sizes) >= 1, "sizes", self.sizes, "needs at least one [length, pairs]", "for example [[128, 8], [256, 32]]")
         require(self.examples >= 2, "examples", self.examples, "must be at least 2")
         require(self.call_tokens >= 1, "call_tokens", self.call_tokens, "must be positive")
+
+    def check(self, model: ModelConfig) -> None:
+        self.tasks(model.vocab_size)
 
     def tasks(self, known: int) -> list[mqar.Config]:
         """The task of each condition for a model of `known` ids. Raises ConfigError where it is impossible."""

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from blocks.base import require, state_bytes
-from zoo.measures.base import Documents, Progress, Result, Row, exact_row, long_documents, row
+from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, exact_row, long_documents, row
 from zoo.measures.held import MATRIX, Held, Name, by_head, heads, held
 from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, spans, stream
 from zoo.measures.retention import retention
@@ -35,12 +35,11 @@ from zoo.model import Model
 from zoo.statistics import Array, mean_interval
 
 SUMMARY = "the state by layer and head: norm, variance, largest channel, effective rank, retention"
-NEEDS_DOCUMENTS = True
 TINY = 1e-300  # a state of zeros has no peak and no rank: 0 / TINY = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(MeasureConfig):
     """Sizes of the measure."""
 
     length: int = 4096  # tokens of each document that are read
@@ -57,6 +56,10 @@ class Config:
         require(all(h >= 1 for h in self.horizons), "horizons", self.horizons, "must be positive")
         require(self.retention_from >= 1, "retention_from", self.retention_from, "must be positive")
         require(self.call_tokens >= 1, "call_tokens", self.call_tokens, "must be positive")
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(2, self.needed)
 
     @property
     def needed(self) -> int:
