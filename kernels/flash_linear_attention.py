@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from kernels.gpu import differentiated, lacks_gpu, needs_tf32, unknown_dtype
 
@@ -32,6 +34,19 @@ def refuses(factors: Sequence[Tensor], others: Sequence[Tensor | None], widest: 
     if min(k, v) < NARROWEST or k % 2 or v % 2:
         return f"the chunk kernels want keys and values of an even width from {NARROWEST} on, not {k} and {v}"
     return needs_tf32(factors[-1])
+
+
+def loses_gates(gate: Tensor | None, *others: Tensor | None) -> str | None:
+    """Why gradients through a gate a head can't be had: Triton 3.4 to 3.7.0 compiles that backward wrongly for Hopper chips, and
+    the library stops there (its issue 640). gate: None = the call has no such gate."""
+    if gate is None or not gate.is_cuda or not differentiated(gate, *others):
+        return None
+    import triton
+
+    version = TorchVersion(triton.__version__)
+    if torch.cuda.get_device_capability(gate.device)[0] != 9 or not "3.4.0" <= version < "3.7.1":
+        return None
+    return f"Triton {triton.__version__} gives wrong gradients of gates on a Hopper chip; 3.7.1 does not"
 
 
 def log_decays(g: Tensor | None) -> Tensor | None:

@@ -26,6 +26,8 @@ install_import_hook(["kernels", "blocks"], "beartype.beartype")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from tests import tuning  # noqa: E402
+
 torch.set_num_threads(1)
 
 
@@ -40,4 +42,6 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     for name in LIBRARIES:
         if sys.modules.get(name, pytest) is None:
             monkeypatch.delitem(sys.modules, name)
+    if request.param == "cuda":
+        tuning.keep_first()
     return str(request.param)

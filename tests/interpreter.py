@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import triton.language as tl
 from triton._C.libtriton import ir
-from triton.runtime import autotuner, interpreter
+from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, ReduceScanOpInterface, TensorHandle
 
-from tests import gpu_stubs
+from tests import gpu_stubs, tuning
 
 Method = Callable[..., Any]
 
@@ -24,7 +24,7 @@ def install() -> None:
     """Patch this process, once."""
     if isinstance(interpreter.FunctionRewriter.ast_transformer, _TensorLoops):
         return
-    _tune_nothing()
+    tuning.keep_first()  # to time configurations needs a driver
     _index_loops_by_tensors()
     _bind_gather()
     _patch_the_language_at_a_launch_only()
@@ -39,15 +39,6 @@ def install() -> None:
 def _wrap(owner: Any, name: str, wrapper: Callable[[Method], Method]) -> None:
     method = getattr(owner, name)
     setattr(owner, name, wraps(method)(wrapper(method)))
-
-
-def _tune_nothing() -> None:
-    """Keep the first of a kernel's configurations: to time them needs a driver."""
-
-    def wrapper(init: Method) -> Method:
-        return lambda self, fn, names, configs, *args, **kwargs: init(self, fn, names, list(configs or [])[:1], *args, **kwargs)
-
-    _wrap(autotuner.Autotuner, "__init__", wrapper)
 
 
 class _TensorLoops(interpreter.ASTTransformer):

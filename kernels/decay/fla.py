@@ -14,7 +14,7 @@ from fla.ops.rwkv6 import chunk_rwkv6, fused_recurrent_rwkv6
 from fla.ops.simple_gla import chunk_simple_gla, fused_recurrent_simple_gla
 from torch import Tensor
 
-from kernels.flash_linear_attention import WIDEST, by_documents, is_short, log_decays, refuses
+from kernels.flash_linear_attention import WIDEST, by_documents, is_short, log_decays, loses_gates, refuses
 
 CHUNKS = {"scalar": chunk_simple_gla, "vector": chunk_gla, "bonus": chunk_rwkv6}
 RECURRENCES = {"scalar": fused_recurrent_simple_gla, "vector": fused_recurrent_gla, "bonus": fused_recurrent_rwkv6}
@@ -32,7 +32,8 @@ def refuses_decay(
     chunk: int | None = None,
 ) -> str | None:
     tiled = bonus is None and (g is None or g.ndim == 3)
-    return refuses((q, k, v), (g, state, bonus), sys.maxsize if tiled else WIDEST)
+    why = refuses((q, k, v), (g, state, bonus), sys.maxsize if tiled else WIDEST)
+    return why or loses_gates(g if tiled else None, q, k, v, state)
 
 
 @torch.compiler.disable

@@ -15,7 +15,7 @@ from fla.ops.generalized_delta_rule import chunk_dplr_delta_rule, fused_recurren
 from fla.ops.kda import chunk_kda
 from torch import Tensor
 
-from kernels.flash_linear_attention import by_documents, is_short, log_decays, refuses
+from kernels.flash_linear_attention import by_documents, is_short, log_decays, loses_gates, refuses
 
 
 def refuses_delta(
@@ -29,7 +29,8 @@ def refuses_delta(
     reset: Tensor | None = None,
     chunk: int | None = None,
 ) -> str | None:
-    return refuses((q, k, v), (g, beta, state))
+    gate = beta if g is None and v.dtype == torch.float32 else g if g is not None and g.ndim == 3 else None
+    return refuses((q, k, v), (g, beta, state)) or loses_gates(gate, q, k, v, beta, state)
 
 
 def refuses_dplr(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from blocks import mamba1, mamba2
 from blocks.base import advance
@@ -33,18 +34,19 @@ def run(block: nn.Module, u: Tensor, room: str) -> list[Tensor]:
     padding = torch.zeros(BATCH, PROMPT, dtype=torch.bool, device=u.device)
     padding[1, :2] = True
     documents = (torch.arange(PROMPT, device=u.device) >= 4).long().expand(BATCH, -1)
-    ctx, cursor = advance(None, BATCH, PROMPT, documents=documents, padding=padding)
+    ctx, cursor = advance(None, BATCH, PROMPT, documents=documents, padding=padding, device=u.device)
     with backend(room):
         y, state = block(u[:, :PROMPT], None, ctx)
         y = y.masked_fill(padding[..., None], 0)
-        grads = torch.autograd.grad(y.square().sum() + sum(x.square().sum() for x in state), list(block.parameters()))
+        loss = y.square().sum() + sum(x.square().sum() for x in tree_leaves(state) if isinstance(x, Tensor))
+        grads = torch.autograd.grad(loss, list(block.parameters()))
         out = [y]
         with torch.no_grad():
             for i in range(PROMPT, LENGTH):
-                ctx, cursor = advance(cursor, BATCH, 1)
+                ctx, cursor = advance(cursor, BATCH, 1, device=u.device)
                 y, state = block(u[:, i : i + 1], state, ctx)
                 out.append(y)
-    return [torch.cat(out, 1), *state, *grads]
+    return [torch.cat(out, 1), *(x for x in tree_leaves(state) if isinstance(x, Tensor)), *grads]
 
 
 @pytest.fixture

@@ -142,7 +142,19 @@ def resets(t: int) -> Tensor:
 def held_to_reference(name: str, t: int, device: str, *, strong: bool, packed: bool) -> None:
     case = CASES[name]
     tolerance = max(TOLERANCE[device], STRONG) if strong else None
-    compare(case.room("fla"), case.room("reference"), case.make(t, strong), device, tolerance, reset=resets(t) if packed else None)
+    given = case.make(t, strong)
+    if device == "cuda":
+        skip_where_triton_miscompiles(case, given)
+    compare(case.room("fla"), case.room("reference"), given, device, tolerance, reset=resets(t) if packed else None)
+
+
+def skip_where_triton_miscompiles(case: Case, given: list[Tensor | None]) -> None:
+    """The one refusal that depends on the machine."""
+    moved = [None if x is None else x.to("cuda", torch.float32).requires_grad_() for x in given]
+    options = {"bonus": moved.pop()} if case.operation == "decay" else {}
+    why = OPERATIONS[case.operation]["fla"].refuses(*moved, **options)
+    if why is not None and "Triton" in why:
+        pytest.skip(why)
 
 
 QUICK = [(name, 20 if case.slowly else case.chunk + 6) for name, case in CASES.items() if name not in EXPANDED]
