@@ -48,6 +48,8 @@ class Guest:
 Rooms = Mapping[str, Callable[P, R]]
 Observer = Callable[[str, str, Rooms[..., Any], tuple[Any, ...], dict[str, Any]], None]
 _observer: Observer | None = None
+Editor = Callable[[str, Any], Any]
+_editor: Editor | None = None
 
 
 def with_step(rooms: Rooms[P, R], step: Callable[P, R]) -> Rooms[P, R]:
@@ -81,6 +83,17 @@ def observed(by: Observer) -> Iterator[None]:
         _observer = before
 
 
+@contextmanager
+def edited(by: Editor) -> Iterator[None]:
+    """Hand every result inside this `with` to `by`, with the operation's name, and take what it returns for the result."""
+    global _editor
+    before, _editor = _editor, by
+    try:
+        yield
+    finally:
+        _editor = before
+
+
 def serve(operation: str, rooms: Rooms[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call the room of `rooms` (fastest first) that the chosen backend names; an operation without such a room chooses by itself,
     as under `auto`: the first that fits, on a CPU the first that is no guest. Raises BackendError if the named room refuses."""
@@ -91,7 +104,8 @@ def serve(operation: str, rooms: Rooms[P, R], *args: P.args, **kwargs: P.kwargs)
         raise BackendError(f"{operation}: backend {name!r} can't serve this call: {why}")
     if _observer is not None:
         _observer(operation, name, rooms, args, kwargs)
-    return room(*args, **kwargs)
+    result = room(*args, **kwargs)
+    return result if _editor is None else _editor(operation, result)
 
 
 def _first(rooms: Rooms[P, R], *args: P.args, **kwargs: P.kwargs) -> str:

@@ -18,13 +18,14 @@ from queue import Empty
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from train.claims.verdict import conclude
 from train.experiment import Experiment, Plan, PlannedRun, make_plan
 from train.failure import ExperimentFailed
 from train.files import write_json
 from train.measuring import measured
 from train.results import Record, joined, record, write
 from train.worker import Event, Failed, end_with_parent, execute, set_up
-from zoo.measures.base import Row
+from zoo.measures.base import Keeper, Row
 
 CURVE_POINTS = 60  # of a training curve in results.csv
 
@@ -39,15 +40,22 @@ def run_experiment(experiment: Experiment, out: str | Path | None = None, *, wor
     folder = Path(out) if out is not None else Path("runs") / experiment.config.name
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "plan.json", plan.as_dict())
-    start = time.monotonic()
+    start, trained = time.monotonic(), _unfinished(plan, folder)
     failures = _execute(plan, folder, workers or _default_workers(threads), threads)
     if failures:
         raise ExperimentFailed([f.message for f in failures], max(f.exit_code for f in failures))
     records = collect(plan, folder)
     write(folder / "results.csv", [*records, *joined(records)])
-    seconds = time.monotonic() - start
-    write_json(folder / "timing.json", {"seconds": round(seconds, 1), "workers": workers or _default_workers(threads), "threads": threads})
+    if trained or not (folder / "timing.json").exists():
+        timing = {"seconds": round(time.monotonic() - start, 1), "workers": workers or _default_workers(threads), "threads": threads}
+        write_json(folder / "timing.json", timing)
+    conclude(plan, folder)
     return folder
+
+
+def _unfinished(plan: Plan, folder: Path) -> bool:
+    """Whether anything is left to train."""
+    return not all((run_folder(folder, run) / "summary.json").exists() for run in plan.runs)
 
 
 def run_folder(folder: Path, run: PlannedRun) -> Path:
@@ -68,7 +76,7 @@ def collect(plan: Plan, folder: Path) -> list[Record]:
     return records
 
 
-def _missing() -> list[Row]:
+def _missing(keep: Keeper) -> list[Row]:
     raise RuntimeError("a measure has no rows: its run is not finished")
 
 

@@ -95,7 +95,7 @@ def _measure(index: int, run: Any, folder: Path, queue: Queue[Event]) -> None:
     model = None
     for name, (kind, config) in run.measures.items():
 
-        def work(name: str = name, kind: str = kind, config: Any = config) -> list[Any]:
+        def work(keep: Any, name: str = name, kind: str = kind, config: Any = config) -> list[Any]:
             nonlocal model
             model = load(folder) if model is None else model
             last = [0.0]
@@ -105,6 +105,6 @@ def _measure(index: int, run: Any, folder: Path, queue: Queue[Event]) -> None:
                     last[0] = time.monotonic()
                     queue.put(Event(index, name, done, total))
 
-            return measure(model, run.spec.data, kind, config, run.seed, told)
+            return measure(model, run.spec.data, kind, config, run.seed, told, keep)
 
         measured(folder, name, kind, config, run.seed, work)

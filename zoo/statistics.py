@@ -44,8 +44,8 @@ def wilson(successes: float, n: float, level: float = LEVEL) -> Interval:
     return Interval(p, 0.0 if successes == 0 else low, 1.0 if successes == n else high, int(n))
 
 
-def clustered_proportion(shares: ArrayLike, trials: int, level: float = LEVEL) -> Interval:
-    """The proportion right when each of n examples is asked `trials` times, and an example's answers go together.
+def clustered_proportion(shares: ArrayLike, trials: float, level: float = LEVEL) -> Interval:
+    """The proportion right when each of n examples is asked `trials` times (on average), and an example's answers go together.
 
     shares (n,): share right in each example. Wilson's interval at the effective number of trials p (1 - p) / se^2, se the standard
     error of the mean over examples (Korn & Graubard 1998), between n (an example is all right or all wrong; also where all examples

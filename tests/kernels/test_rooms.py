@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kernels import BackendError, backend
-from kernels.rooms import Guest, observed, serve
+from kernels.rooms import Guest, edited, observed, serve
 
 
 def twice(x: Tensor) -> Tensor:
@@ -70,3 +70,14 @@ def test_the_choice_ends_with_its_with_also_after_an_error() -> None:
     assert served(rooms, torch.ones(1)) == "chunked"
     with pytest.raises(BackendError, match="'chunkd' is not one of auto, reference, chunked"), backend("chunkd"):
         pass
+
+
+def test_an_editor_replaces_results_inside_its_with() -> None:
+    rooms = {"reference": twice}
+    with edited(lambda operation, result: result + len(operation)):
+        assert serve("four", rooms, torch.ones(1)).tolist() == [6.0]
+        with pytest.raises(RuntimeError), edited(lambda operation, result: result * 0):
+            assert serve("four", rooms, torch.ones(1)).tolist() == [0.0]
+            raise RuntimeError
+        assert serve("four", rooms, torch.ones(1)).tolist() == [6.0]
+    assert serve("four", rooms, torch.ones(1)).tolist() == [2.0]

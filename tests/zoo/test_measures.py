@@ -11,7 +11,27 @@ import torch
 
 import zoo
 from blocks.base import ConfigError
-from zoo.measures import MEASURES, Result, Row, collapse, condition, loss, parts, passkey, recall, state
+from zoo.measures import (
+    MEASURES,
+    RESUMABLE,
+    Result,
+    Row,
+    attention_entropy,
+    collapse,
+    condition,
+    induction_heads,
+    loss,
+    parts,
+    passkey,
+    recall,
+    remembrance,
+    repeats,
+    retrieval_heads,
+    rope,
+    state,
+    task,
+    unexplored,
+)
 from zoo.measures.reading import shape_of_call, spans
 from zoo.schema import parse
 
@@ -33,7 +53,17 @@ CONFIGS: dict[str, Any] = {
     "loss": loss.Config(window=24, bytes_per_token=1.0),
     "passkey": passkey.Config(form="tokens", lengths=(16, 22), depths=(0.0, 1.0), examples=3),
     "recall": recall.Config(sizes=((24, 4), (16, 2)), examples=3, overwrite=0.5),
-    "state": state.Config(length=40, every=13, documents=2, horizons=(5, 20), retention_from=12),
+    "state": state.Config(length=40, every=13, documents=2, horizons=(5, 20), retention_from=12, train_length=15),
+    "remembrance": remembrance.Config(train_length=10, times=(0.6, 2.0), documents=2),
+    "repeats": repeats.Config(n=1, window=20),
+    "task": task.Config(task="in_context_languages", grid={"length": [16, 24]}, by=("string",), examples=3),
+    "unexplored": unexplored.Config(train_length=13, times=4, documents=4, looks=3),
+    "attention_entropy": attention_entropy.Config(length=40, documents=2, queries=5),
+    "induction_heads": induction_heads.Config(span=8, ngram_length=20, alphabet=4, orders=(1, 2), examples=3),
+    "retrieval_heads": retrieval_heads.Config(
+        form="tokens", lengths=(16,), depths=(0.0, 1.0), examples=3, ablation_examples=3, heads=(1,), draws=2
+    ),
+    "rope": rope.Config(source="model", lengths=(8,), samples=20, documents=2, read=20),
 }
 
 
@@ -42,7 +72,7 @@ def model(mixer: dict[str, Any], tokens: dict[str, Any] | None = None) -> zoo.Mo
     return zoo.build(config).double()
 
 
-def documents(count: int = 3, length: int = 52) -> list[torch.Tensor]:
+def documents(count: int = 4, length: int = 52) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return [torch.randint(0, VOCAB, (length,), generator=generator) for _ in range(count)]
 
@@ -60,7 +90,14 @@ def test_protocol(name: str) -> None:
     assert measure.SUMMARY
     assert is_dataclass(measure.Config)
     assert all(f.kw_only for f in fields(measure.Config))
-    assert list(inspect.signature(measure.run).parameters) == ["model", "config", "seed", "data", "progress"]
+    assert list(inspect.signature(measure.run).parameters) == [
+        "model",
+        "config",
+        "seed",
+        "data",
+        "progress",
+        *(["keep"] if name in RESUMABLE else []),
+    ]
     subject = model(MIXERS["mamba1"])
     subject.train()
     told: list[tuple[int, int]] = []

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import ModuleType
 from typing import NamedTuple
@@ -106,6 +106,45 @@ def test_a_collapse_in_the_last_bucket_alone_is_none(fuse: ModuleType) -> None:
     assert collapse.run(model(CONFIG.edges[-2]), CONFIG, 0, data=repeats()).row("onset", SUMMARY).value == math.inf
 
 
+def test_twice_the_largest_loss_inside_the_training_length(fuse: ModuleType) -> None:
+    """The criterion of Stuffed Mamba, without windows."""
+    without = replace(CONFIG, windows=0)
+    where = f"{SUMMARY};windows=0"
+    for limit, collapsed in ((64, 1.0), (10**6, 0.0)):
+        found = collapse.run(model(limit), without, 0, data=repeats())
+        assert found.row("collapsed_2x", where)[2:5] == (collapsed,) * 3
+        stream = [(position, r.value) for position, r in found.curve("nll_stream", "position")]
+        ratio = max(v for p, v in stream if p >= 32) / max(v for p, v in stream if p < 32)
+        assert found.row("loss_ratio", where).value == pytest.approx(ratio)
+        assert not {"nll_window", "excess", "onset"} & {r.metric for r in found.rows}
+    broken = collapse.run(model(128, math.nan), without, 0, data=constants())
+    assert broken.row("collapsed_2x", where).value == 1
+
+
+def test_few_windows_are_paired_with_the_same_tokens(fuse: ModuleType) -> None:
+    """A model whose loss is its text's: stream and window agree on any tokens, not on different ones."""
+    subject, data = model(10**6), repeats()
+    few = replace(CONFIG, windows=2)
+    assert len(windows(few)) < len(windows(CONFIG)) / 2
+    found, every = collapse.run(subject, few, 0, data=data), collapse.run(subject, CONFIG, 0, data=data)
+    assert all(abs(r.value) < 1e-6 for _, r in found.curve("excess", "position"))
+    assert [r for r in found.rows if r.metric == "nll_stream"] == [r for r in every.rows if r.metric == "nll_stream"]
+    assert found.row("nll_window", "position=256") != every.row("nll_window", "position=256")
+    assert found.row("onset", f"{SUMMARY};windows=2").value == math.inf
+    assert collapse.run(model(128), few, 0, data=constants()).row("onset", f"{SUMMARY};windows=2").value == 128
+
+
+@pytest.mark.parametrize("per_doubling", [1, 2, 9])
+def test_few_windows_meet_every_bucket(per_doubling: int) -> None:
+    config = Config(train_length=64, times=64, per_doubling=per_doubling, windows=1)
+    seen = torch.zeros(config.length, dtype=torch.bool)
+    for w in windows(config):
+        assert not seen[w.first : w.last + 1].any(), "no token twice"
+        seen[w.first : w.last + 1] = True
+    assert all(seen[low:high].any() for low, high in pairwise(config.edges))
+    assert int(seen.sum()) <= 64 + 16 * len(config.edges)
+
+
 @pytest.mark.parametrize("after", [math.inf, math.nan])
 def test_a_loss_that_is_no_number_is_a_collapse(fuse: ModuleType, after: float) -> None:
     found = collapse.run(model(128, after), CONFIG, 0, data=constants())
@@ -128,7 +167,8 @@ def test_every_position_is_predicted_in_one_window(length: int, times: int, stri
     config = Config(train_length=length, times=times, stride=stride)
     seen: list[int] = []
     for w in windows(config):
-        positions = list(range(w.start + w.length - w.scored + 1, w.start + w.length + 1))
+        assert w.last - w.start == length
+        positions = list(range(w.first, w.last + 1))
         contexts = [p - w.start for p in positions]
         assert max(contexts) <= length
         assert w.start == 0 or min(contexts) > length - (stride or max(1, length // 4))
@@ -145,9 +185,9 @@ def test_windowed_loss_is_that_of_reading_each_window() -> None:
     with torch.no_grad():
         for d, document in enumerate(data):
             for w in windows(config):
-                logits, _ = subject(document[None, w.start : w.start + w.length])
-                losses = torch.nn.functional.cross_entropy(logits[0], document[w.start + 1 : w.start + w.length + 1], reduction="none")
-                expected[d, w.start + w.length - w.scored + 1 : w.start + w.length + 1] = losses[-w.scored :]
+                logits, _ = subject(document[None, w.start : w.last])
+                losses = torch.nn.functional.cross_entropy(logits[0], document[w.start + 1 : w.last + 1], reduction="none")
+                expected[d, w.first : w.last + 1] = losses[w.first - w.last - 1 :]
             logits, _ = subject(document[None])
             stream = torch.nn.functional.cross_entropy(logits[0, :-1], document[1:], reduction="none")
             assert expected[d, 1:13] == pytest.approx(stream[:12].numpy())  # inside the first window both are the same

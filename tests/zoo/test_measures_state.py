@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,11 @@ import zoo
 from blocks.base import Config as BlockConfig
 from blocks.base import Context, map_state
 from zoo.measures import state
+from zoo.measures.channels import _growth
+from zoo.measures.described import describe
 from zoo.measures.held import held, leaves, zeroed
-from zoo.measures.state import Config, describe
+from zoo.measures.state import Config
+from zoo.statistics import mean_interval
 
 DECAYS = (0.9, 0.99, 1.0)
 CONFIG = Config(length=60, every=20, documents=2, horizons=(4, 25), retention_from=20, call_tokens=26)
@@ -31,14 +35,14 @@ class Decay(nn.Module):
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
-        self.decay = nn.Parameter(torch.tensor(DECAYS))
+        self.decay = nn.Parameter(torch.tensor(DECAYS)[:, None, None].repeat(1, 1, d_model))
 
     def forward(self, x: Tensor, state: State | None, ctx: Context) -> tuple[Tensor, State]:
         b, t, d = x.shape
         memory, counts = (x.new_zeros(b, 3, d, d), torch.zeros(b, 1).long()) if state is None else state
         outputs = []
         for token in x.unbind(1):
-            memory = self.decay[:, None, None] * memory + (token[:, :, None] * token[:, None, :])[:, None]
+            memory = self.decay * memory + (token[:, :, None] * token[:, None, :])[:, None]
             outputs.append((memory[:, 2] @ token[:, :, None])[..., 0] / d)
         ctx.shared["seen"] = ctx.shared.get("seen", x.new_zeros(())) + 1
         assert int(ctx.shared["seen"]) <= 2, "a twin's call left its mark"
@@ -171,3 +175,69 @@ def test_a_cache_that_begins_to_grow_late_is_a_cache() -> None:
     """Core-context attention has no cores yet when the first looks are taken."""
     found = state.run(model("A", A={"type": "core_context"}), CONFIG, 0, data=documents())
     assert {r.metric for r in found.rows} == {"bytes", "state_bytes"}
+
+
+def test_a_planted_channel_is_named(decay: None) -> None:
+    """One channel of one head that grows without bound, among channels that forget."""
+    subject, data = model(), documents(4)
+    with torch.no_grad():
+        subject.stack.blocks[subject.stack.layers[1][0]].decay.fill_(0.9)
+        subject.stack.blocks[subject.stack.layers[0][0]].decay.fill_(0.9)
+        subject.stack.blocks[subject.stack.layers[1][0]].decay[1, 0, 5] = 1.1
+        energies = [subject(torch.stack(data)[:, :t])[1].layers[1][0].memory.square().sum(2) for t in (20, 60)]
+    found = state.run(subject, Config(length=60, every=20, documents=4, horizons=(), train_length=20, channels=2), 0, data=data)
+    span = "train_length=20;length=60"
+    flagged = [r.condition for r in found.rows if r.metric == "exploding" and r.value == 1]
+    assert flagged == [f"layer=1;block=X;tensor=memory;head=1;channel=5;{span}"]
+    growth = (energies[1] / energies[0]).log().mean(0).exp()
+    assert found.row("growth", flagged[0]).value == pytest.approx(float(growth[1, 5]), rel=1e-9)
+    runner_up = int(growth[1].argsort(descending=True)[1])
+    where = f"layer=1;block=X;tensor=memory;head=1;channel={runner_up};{span}"
+    assert found.row("growth", where).value == pytest.approx(float(growth[1, runner_up]), rel=1e-9)
+    assert found.row("exploding", where).value == 0
+    assert (found.row("exploding_heads", span).value, found.row("exploding_channels", span).value) == (1, 1)
+    head = f"layer=1;block=X;tensor=memory;head=1;{span}"
+    assert found.row("exploding_share", head).value == 1 / 8
+    assert found.row("variance_growth", head).low > 10 > found.row("variance_growth", head.replace("head=1", "head=0")).value
+    rms = found.row("channel_rms", "layer=1;block=X;tensor=memory;head=1;channel=5;token=60").value
+    assert rms == pytest.approx(float((energies[1][:, 1, 5] / 8).sqrt().mean()), rel=1e-9)
+    assert {r.condition.split(";channel")[0] for r in found.rows if r.metric == "channel_rms"} == {"layer=1;block=X;tensor=memory;head=1"}
+
+
+def test_heads_that_do_not_forget(decay: None) -> None:
+    config = Config(length=60, every=20, documents=2, horizons=(4,), retention_from=20, train_length=25)
+    found = state.run(model(), config, 0, data=documents())
+    kept = [a**25 for a in DECAYS]
+    for threshold in (0.5, 0.997):
+        expected = sum(k > threshold for k in kept) / 3
+        row = found.row("non_forgetting", f"block=X;tensor=memory;horizon=25;threshold={threshold}")
+        assert row[2:] == pytest.approx((expected, expected, expected, 2))
+
+
+def test_a_state_that_is_no_number_has_grown_without_bound() -> None:
+    before, after = np.ones(3), np.array([2.0, math.inf, math.nan])
+    assert _growth(before, after, mean_interval) == (math.inf, 2.0, math.inf, 3)
+    assert _growth(before, before * 4, mean_interval)[:3] == pytest.approx((4, 4, 4))
+    assert _growth(before * 0, before * 0, mean_interval)[:3] == (1, 1, 1)
+
+
+def test_spectrum_of_known_matrices() -> None:
+    x = torch.stack([torch.diag(torch.tensor(d).double()) for d in ([2.0, 2, 2], [5.0, 0, 0], [2.0, 1, 1], [0.0, 0, 0])])[None]
+    found = describe(x)
+    assert found["max"][0] == pytest.approx([2, 5, 2, 0])
+    assert found["stable_rank"][0] == pytest.approx([3, 1, 6 / 4, 0])
+    assert found["utilisation"][0] == pytest.approx([1, 1 / 3, 16 / 6 / 3, 0])
+    half, sixth = 4 / 6, 1 / 6
+    entropy = -(half * math.log(half) + 2 * sixth * math.log(sixth)) / math.log(3)
+    assert found["spectrum_entropy"][0] == pytest.approx([1, 0, entropy, 0], abs=1e-12)
+
+
+def test_cosine_with_the_look_before(decay: None) -> None:
+    subject, data = model(), documents()
+    found = state.run(subject, CONFIG, 0, data=data)
+    with torch.no_grad():
+        now, then = (subject(torch.stack(data)[:, :t])[1].layers[1][0].memory[:, 0].flatten(1) for t in (40, 20))
+    expected = float(torch.cosine_similarity(now, then).mean())
+    assert found.row("cosine", "layer=1;block=X;tensor=memory;head=0;token=40").value == pytest.approx(expected)
+    with pytest.raises(KeyError):
+        found.row("cosine", "layer=1;block=X;tensor=memory;head=0;token=20")

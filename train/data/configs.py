@@ -8,6 +8,8 @@
 
 A task's kind (`zoo list tasks`) takes the fields of its Config. `mix`: training batches go round these changes
 to them, one a batch; `test`: the conditions that are measured, `mix` if left out. For mqar, [64, 4] is short for length and pairs.
+A task with real text (haystack: text; many_shot: form: text) takes `corpus` or `path` as well: {kind: needle, form: text, haystack: text,
+corpus: sotu}. It trains on the corpus's training documents, and is measured on those held out.
 Paths are relative to the working directory.
 """
 
@@ -21,6 +23,7 @@ from blocks.base import ConfigError, require
 from train.data.hub import Dataset
 from zoo.schema import check_keys, parse
 from zoo.tasks import TASKS
+from zoo.tasks.real_text import needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +70,13 @@ class TaskData:
     task: str  # a name of zoo.tasks.TASKS
     mix: tuple[Any, ...]  # the task's Config of each training batch in turn
     test: tuple[Any, ...]  # the conditions to measure
+    text: TextData | None = None  # the documents that it reads, for conditions with real text
 
 
 DataConfig = TextData | TokensData | HubData | TaskData
 TEXT_KINDS: dict[str, type[TextData] | type[TokensData] | type[HubData]] = {"text": TextData, "tokens": TokensData, "hub": HubData}
 KINDS = (*TEXT_KINDS, *TASKS)
+TEXT = ("corpus", "path")  # where a task's documents come from
 
 
 def parse_data(values: Any, place: str = "data") -> DataConfig:
@@ -86,15 +91,18 @@ def parse_data(values: Any, place: str = "data") -> DataConfig:
 
 def _task(task: str, values: Mapping[str, Any], place: str) -> TaskData:
     allowed = [f.name for f in fields(TASKS[task].Config)]
-    check_keys(values, [*allowed, "mix", "test"], place, what=task)
+    check_keys(values, [*allowed, "mix", "test", *TEXT], place, what=task)
     base = {key: value for key, value in values.items() if key in allowed}
+    text = {key: values[key] for key in TEXT if key in values}
     mix = _conditions(task, base, values.get("mix", [{}]), place, "mix")
     test = _conditions(task, base, values["test"], place, "test") if "test" in values else mix
     for key, conditions in (("mix", mix), ("test", test)):
         sizes = sorted({c.vocab_size for c in conditions})
         require(len(sizes) == 1, f"{place}.{key}", sizes, "its conditions differ in vocab_size", "one vocab_size for all")
     require(mix[0].vocab_size == test[0].vocab_size, f"{place}.test", test[0].vocab_size, f"vocab_size must be mix's {mix[0].vocab_size}")
-    return TaskData(task=task, mix=mix, test=test)
+    read = [c for c in (*mix, *test) if needs(c) is not None]
+    require(bool(read) or not text, f"{place}.{next(iter(text), '')}", None, f"this {task} reads no text", "haystack: text, or form: text")
+    return TaskData(task=task, mix=mix, test=test, text=_inside(TextData, text, place) if text else None)
 
 
 def _conditions(task: str, base: dict[str, Any], entries: Any, place: str, key: str) -> tuple[Any, ...]:

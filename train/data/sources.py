@@ -14,7 +14,8 @@ from train.data.hub import Dataset, hub_corpus
 from train.data.packages import packaged
 from train.data.streams import Batch, TextStream, validation_windows
 from train.data.tokens import token_corpus
-from zoo.tasks import HELD_OUT, TASKS
+from zoo.tasks import HELD_OUT
+from zoo.tasks.real_text import Draw, drawing
 
 
 class Source(Protocol):
@@ -81,15 +82,17 @@ class TextSource:
 
 
 class TaskSource:
-    """Batches of a generated task, going round its mix."""
+    """Batches of a generated task, going round its mix. Real text comes from the split that the batches are for."""
 
-    def __init__(self, data: TaskData, seed: int = 0) -> None:
+    def __init__(self, data: TaskData, seed: int = 0, corpus: Corpus | None = None) -> None:
         require(seed >= 0, "seed", seed, "must be 0 or more")
-        self.data, self.seed, self.task = data, seed, TASKS[data.task]
-        for config in (*data.mix, *data.test):
-            self.task.generate(config, seed, 0, 1)  # what can't be drawn is an error now
-        self.label = data.task
-        self.fingerprint = hashlib.sha256(repr((data.task, data.mix)).encode()).hexdigest()
+        self.data, self.seed, self.corpus = data, seed, corpus
+        self._draws = [self._drawing(config, "train") for config in data.mix]
+        for draw in (*self._draws, *self._held_out("validation").values()):
+            draw(seed, 0, 1)  # what can't be drawn is an error now
+        self.label = data.task if corpus is None else f"{data.task} in {corpus.label}"
+        of = (data.task, data.mix) if corpus is None else (data.task, data.mix, corpus.fingerprint)
+        self.fingerprint = hashlib.sha256(repr(of).encode()).hexdigest()
         self.vocab_size = int(data.mix[0].vocab_size)
         self.lengths: tuple[int, ...] = tuple(config.length for config in data.mix)
 
@@ -99,7 +102,7 @@ class TaskSource:
 
     def batch(self, step: int, batch_size: int) -> Batch:
         require(step >= 0, "step", step, "must be 0 or more")
-        drawn = self.task.generate(self.data.mix[step % len(self.data.mix)], self.seed, step * batch_size, batch_size)
+        drawn = self._draws[step % len(self._draws)](self.seed, step * batch_size, batch_size)
         return Batch(drawn.inputs, drawn.labels, None)
 
     def tokens_per_batch(self, batch_size: int) -> float:
@@ -109,11 +112,22 @@ class TaskSource:
         """One entry a condition of `test`, named by what differs among them, such as `length=128 pairs=8`."""
         one_of("split", split, SPLITS[1:])
         start = HELD_OUT * SPLITS.index(split)
-        drawn = {name: self.task.generate(config, 0, start, count) for name, config in _named(self.data.test).items()}
+        drawn = {name: draw(0, start, count) for name, draw in self._held_out(split).items()}
         return {name: Batch(one.inputs, one.labels, None) for name, one in drawn.items()}
 
     def with_seed(self, seed: int) -> TaskSource:
-        return TaskSource(self.data, seed)
+        return TaskSource(self.data, seed, self.corpus)
+
+    def _held_out(self, split: str) -> dict[str, Draw]:
+        return {name: self._drawing(config, split) for name, config in _named(self.data.test).items()}
+
+    def _drawing(self, config: Any, split: str) -> Draw:
+        part = None if self.corpus is None else self.corpus.split(split)
+        documents = None if part is None else [part.document(i) for i in range(part.n_documents)]
+        try:
+            return drawing(self.data.task, config, documents)
+        except ConfigError as error:
+            raise error if part is None else ConfigError(error.place, error.value, f"{split}: {error.rule}", error.alternatives) from None
 
 
 def _named(conditions: tuple[Any, ...]) -> dict[str, Any]:
@@ -126,7 +140,9 @@ def open_source(data: Any, seed: int = 0, place: str = "data") -> Source:
     """The source of a `data:` mapping (or a parsed DataConfig). Raises ConfigError, its place under `place`, before any training."""
     config = data if isinstance(data, (TextData, TokensData, HubData, TaskData)) else parse_data(data, place)
     try:
-        return TaskSource(config, seed) if isinstance(config, TaskData) else TextSource(load_corpus(config), config, seed)
+        if isinstance(config, TaskData):
+            return TaskSource(config, seed, None if config.text is None else load_corpus(config.text))
+        return TextSource(load_corpus(config), config, seed)
     except ConfigError as error:
         raise error.within(place) from None
 

@@ -28,7 +28,9 @@ class Picture(NamedTuple):
 class Pictures(Protocol):
     """A module of train.pictures."""
 
-    HEADLINE: tuple[Shown, ...]
+    @property
+    def HEADLINE(self) -> tuple[Shown, ...]:
+        """The numbers that a comparison is read by."""
 
     def pictures(self, name: str, table: pd.DataFrame, models: Sequence[str], length: int) -> list[Picture]:
         """The pictures of the measure called `name`. table: its rows, see train.results.frame; length: tokens of a training sequence."""

@@ -23,6 +23,7 @@ class Reads(NamedTuple):
 
     documents: int
     tokens: int
+    total: int = 0  # and so many tokens in all of them, where documents are joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,33 @@ class Measure(Protocol):
         """Measure a model. `seed` draws examples and resamples, nothing else is random. `data`: documents, (length,) int64 each."""
 
 
+class Keeper(Protocol):
+    """Where a long measure keeps how far it is, so that it can go on after an interruption."""
+
+    def load(self) -> Any:
+        """What was saved last, on the CPU; None: nothing."""
+
+    def save(self, tree: Any) -> None:
+        """Offered after every piece: tensors, numbers and text in NamedTuples, tuples, lists and dicts, none of them changed later.
+        A keeper may pass most of them by."""
+
+
+class Resumable(Measure, Protocol):
+    """A measure that can go on where it was interrupted, with the same rows bit for bit."""
+
+    def run(
+        self,
+        model: Model,
+        config: Any,
+        seed: int,
+        *,
+        data: Documents | None = None,
+        progress: Progress | None = None,
+        keep: Keeper | None = None,
+    ) -> Result:
+        """As a Measure's. keep: asked once at the start, and only what the same call saved may be in it."""
+
+
 def condition(values: Mapping[str, Any]) -> str:
     """{"length": 128, "depth": 0.5} -> "length=128;depth=0.5"."""
     return ";".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items())
@@ -96,6 +124,16 @@ def row(where: Mapping[str, Any], metric: str, interval: Interval) -> Row:
 def exact_row(where: Mapping[str, Any], metric: str, value: float, n: int) -> Row:
     """A row of a number that has no sampling error (a size, a chance level)."""
     return Row(condition(where), metric, value, value, value, n)
+
+
+def some_documents(data: Documents | None, count: int | None) -> list[Tensor]:
+    """The first `count` documents (None: all), int64. Raises ConfigError for a missing or malformed one, or one of less than 2 tokens."""
+    if not data:
+        raise ConfigError("data", None, "this measure reads documents", "give a list of (length,) int64 tensors")
+    for i, document in enumerate(data[:count]):
+        right = document.ndim == 1 and len(document) >= 2
+        require(right, f"data.{i}", list(document.shape), "a document is one row of 2 token ids or more")
+    return [document.long() for document in data[:count]]
 
 
 def long_documents(data: Documents | None, count: int, length: int) -> Tensor:

@@ -49,6 +49,12 @@ def leaves(state: Any) -> list[tuple[str, Tensor | Keys]]:
     return [("_".join(_step(key) for key in path) or "state", leaf) for path, leaf in flat if isinstance(leaf, (Tensor, Keys))]
 
 
+def place(name: Name) -> dict[str, Any]:
+    """A tensor's name as the keys of a condition."""
+    layer, block, tensor = name
+    return ({} if layer is None else {"layer": layer}) | {"block": block, "tensor": tensor}
+
+
 def zeroed(state: Any, path: str) -> Any:
     """The same state with the tensor at `path` set to zero."""
     flat, spec = pytree.tree_flatten_with_path(state, is_leaf=_is_cache)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from blocks.base import ConfigError, require
-from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, row
+from blocks.base import require
+from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, row, some_documents
 from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, shape_of_call, spans, stream
 from zoo.model import IGNORE, Model
 from zoo.statistics import Interval, ratio_interval
@@ -47,13 +47,7 @@ class Config(MeasureConfig):
 
 def run(model: Model, config: Config, seed: int, *, data: Documents | None = None, progress: Progress | None = None) -> Result:
     """See the module. `data`: documents of 2 tokens or more."""
-    if not data:
-        raise ConfigError("data", None, "this measure reads documents", "give a list of (length,) int64 tensors")
-    chosen = [document.long() for document in data[: config.documents]]
-    for i, document in enumerate(chosen):
-        require(
-            document.ndim == 1 and len(document) >= 2, f"data.{i}", list(document.shape), "a document is one row of 2 token ids or more"
-        )
+    chosen = some_documents(data, config.documents)
     texts = [(i, text) for i, document in enumerate(chosen) for text in _texts(document, config.window)]
     texts.sort(key=lambda entry: len(entry[1]))  # neighbours of like length waste little padding
     sums = torch.zeros(len(chosen), dtype=torch.float64)

@@ -77,7 +77,7 @@ class Config(MeasureConfig):
 def run(model: Model, config: Config, seed: int, *, data: Documents | None = None, progress: Progress | None = None) -> Result:
     """See the module. `data` is read only for `filler: text`: its bytes are the haystack."""
     grid = [(length, depth) for length in config.lengths for depth in config.depths]
-    tasks = [_drawn(task, data) for task in config.tasks(model.config.vocab_size)]
+    tasks = [drawn(task, data) for task in config.tasks(model.config.vocab_size)]
     counter = Counter(sum(length for length, _ in grid) * config.examples, progress)
     answers: dict[tuple[int, float], Answers] = {}
     with evaluating(model):
@@ -93,7 +93,7 @@ def run(model: Model, config: Config, seed: int, *, data: Documents | None = Non
     return Result(tuple(rows))
 
 
-def _drawn(task: Task, data: Documents | None) -> tuple[Draw, float]:
+def drawn(task: Task, data: Documents | None) -> tuple[Draw, float]:
     """(generate(seed, start, count), chance level) of one condition."""
     if isinstance(task, passkey_tokens.Config):
         return lambda seed, start, count: passkey_tokens.generate(task, seed, start, count), passkey_tokens.chance(task)

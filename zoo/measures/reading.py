@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blocks.base import map_state
 from kernels.cross_entropy import CHUNK_ELEMENTS, logits_of
 from zoo.measures.base import Progress
 from zoo.model import IGNORE, Model
-from zoo.tasks.base import HELD_OUT, Batch, accuracy, exact
+from zoo.tasks.base import HELD_OUT, Batch
 
 CALL_TOKENS = 8192  # tokens that one forward call reads: enough to keep two cores busy, small enough for their caches
 
@@ -28,6 +29,11 @@ class Read(NamedTuple):
     nll: Tensor  # (b, t) float64, nats; 0 where nothing is scored
     predicted: Tensor  # (b, t) int64, argmax over the whole vocabulary; IGNORE where nothing is scored
     state: Any  # after the piece
+    hidden: Tensor  # (b, t, d) what the head reads
+
+
+Judged = Callable[[Read], dict[str, Tensor]]  # a piece's scores by name, (b, t) each
+Judge = Callable[[int, int], Judged]  # of examples (first, how many)
 
 
 @contextmanager
@@ -54,12 +60,28 @@ def spans(length: int, piece: int, marks: Iterable[int] = (), start: int = 0) ->
 
 def stream(model: Model, tokens: Tensor, labels: Tensor | None, cuts: Sequence[tuple[int, int]], state: Any = None) -> Iterator[Read]:
     """Read tokens (b, t) piece by piece, the state carried. labels (b, t): what each position must predict, IGNORE = not scored;
-    None: nothing is scored."""
+    None: nothing is scored.
+
+    Every piece starts from a state in storage of its own, so that one which was saved and read back gives the same bits, and no
+    state keeps a piece's activations alive.
+    """
     device = model.embedding.weight.device
     for start, stop in cuts:
         hidden, state = model.hidden(tokens[:, start:stop].to(device), state)
+        state = owned(state)
         wanted = torch.full_like(tokens[:, start:stop], IGNORE) if labels is None else labels[:, start:stop]
-        yield Read(start, *_score(model, hidden, wanted.to(device)), state)
+        yield Read(start, *_score(model, hidden, wanted.to(device)), state, hidden)
+
+
+def owned(state: Any) -> Any:
+    """A copy in contiguous storage of its own."""
+    return map_state(lambda x: x.clone(memory_format=torch.contiguous_format), state)
+
+
+def resumed(model: Model, state: Any) -> Any:
+    """A state that was saved, where the model is."""
+    device = model.embedding.weight.device
+    return owned(map_state(lambda x: x.to(device), state))
 
 
 def _score(model: Model, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,16 +90,22 @@ def _score(model: Model, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
     predicted = torch.full(labels.shape, IGNORE)
     scored = labels != IGNORE
     if bool(scored.any()):
-        rows = max(1, CHUNK_ELEMENTS // model.config.vocab_size)
-        losses, choices = [], []
-        for h, wanted in zip(hidden[scored].split(rows), labels[scored].split(rows), strict=True):
-            logits = logits_of(h, model.head_weight, model.config.logit_softcap)
-            losses.append(F.cross_entropy(logits, wanted, reduction="none"))
+        losses, choices, wanted = [], [], labels[scored]
+        for logits in logits_at(model, hidden, scored):
+            here, wanted = wanted[: len(logits)], wanted[len(logits) :]
+            losses.append(F.cross_entropy(logits, here, reduction="none"))
             choices.append(logits.argmax(-1))
         where = scored.cpu()
         nll[where] = torch.cat(losses).double().cpu()
         predicted[where] = torch.cat(choices).cpu()
     return nll, predicted
+
+
+def logits_at(model: Model, hidden: Tensor, where: Tensor) -> Iterator[Tensor]:
+    """The logits (n, vocabulary) of the positions `where` (b, t) bool of hidden (b, t, d), in their order, some rows at a time."""
+    rows = max(1, CHUNK_ELEMENTS // model.config.vocab_size)
+    for h in hidden[where].split(rows):
+        yield logits_of(h, model.head_weight, model.config.logit_softcap)
 
 
 def next_labels(tokens: Tensor) -> Tensor:
@@ -112,23 +140,72 @@ class Answers(NamedTuple):
     stale: np.ndarray  # (n,) share of its scored positions answered with the overwritten value; 0 where nothing is overwritten
 
 
+class Asked(NamedTuple):
+    """Every answer to n examples of a task. s answers, example by example."""
+
+    examples: int  # n
+    example: np.ndarray  # (s,) int64, from 0
+    scores: dict[str, np.ndarray]  # (s,) float64 each: right (0 or 1), nll (nats), stale (0 or 1), and what a judge says
+    info: dict[str, np.ndarray]  # (s,) each: what the task says of an answer
+
+    def mean(self, score: str, where: np.ndarray | None = None) -> np.ndarray:
+        """(m,) float64: the mean score of each example over its answers `where` (s,) bool (None: all), examples without any left out."""
+        chosen = slice(None) if where is None else where
+        counts = np.bincount(self.example[chosen], minlength=self.examples)
+        sums = np.bincount(self.example[chosen], weights=self.scores[score][chosen], minlength=self.examples)
+        found: np.ndarray = sums[counts > 0] / counts[counts > 0]
+        return found
+
+    def answers(self, where: np.ndarray | None = None) -> Answers:
+        """The same by example."""
+        right = self.mean("right", where)
+        return Answers(right, right == 1, self.mean("nll", where), self.mean("stale", where))
+
+
 def ask(model: Model, generate: Generate, start: int, count: int, length: int, call_tokens: int, counter: Counter) -> Answers:
     """Put examples HELD_OUT + start, ... of a task of `length` tokens to a model."""
+    return ask_each(model, generate, start, count, length, call_tokens, counter).answers()
+
+
+def ask_each(
+    model: Model,
+    generate: Generate,
+    start: int,
+    count: int,
+    length: int,
+    call_tokens: int,
+    counter: Counter,
+    *,
+    keys: Sequence[str] = (),
+    judge: Judge | None = None,
+) -> Asked:
+    """The same, answer by answer. keys: what is kept of the task's info, (b,) or (b, t) there."""
     rows, piece = shape_of_call(count, length, call_tokens)
-    answers = []
+    examples, scores, infos = [], [], []
     for first in range(0, count, rows):
-        examples = generate(HELD_OUT + start + first, min(rows, count - first))
-        answers.append(_answers(model, examples, piece))
-        counter.add(examples.inputs.numel())
-    return Answers(*(np.concatenate(column) for column in zip(*answers, strict=True)))
+        numbers = HELD_OUT + start + first, min(rows, count - first)
+        batch = generate(*numbers)
+        example, at = np.nonzero((batch.labels != IGNORE).numpy())
+        examples.append(first + example)
+        said = _scores(model, batch, piece, None if judge is None else judge(*numbers))
+        scores.append({name: score[example, at] for name, score in said.items()})
+        values = {key: batch.info[key] for key in keys}
+        infos.append({key: value[example] if value.ndim == 1 else value[example, at] for key, value in values.items()})
+        counter.add(batch.inputs.numel())
+    return Asked(count, np.concatenate(examples), _together(scores), _together(infos))
 
 
-def _answers(model: Model, examples: Batch, piece: int) -> Answers:
-    inputs, labels, info = examples
-    reads = [(r.nll, r.predicted) for r in stream(model, inputs, labels, spans(inputs.shape[1], piece))]
-    nll, predicted = (torch.cat(column, 1) for column in zip(*reads, strict=True))
-    asked = (labels != IGNORE).sum(1)
-    old = torch.from_numpy(info["stale"]) if "stale" in info else torch.full_like(labels, IGNORE)
-    stale = ((predicted == old) & (old != IGNORE)).sum(1).double() / asked
-    right = accuracy(predicted, labels), exact(predicted, labels), nll.sum(1) / asked, stale
-    return Answers(*(column.numpy() for column in right))
+def _scores(model: Model, batch: Batch, piece: int, judge: Judged | None) -> dict[str, np.ndarray]:
+    """(b, t) float64 of each score, 0 where nothing is asked."""
+    found = []
+    for r in stream(model, batch.inputs, batch.labels, spans(batch.inputs.shape[1], piece)):
+        labels = batch.labels[:, r.start : r.start + r.nll.shape[1]]
+        old = torch.from_numpy(batch.info["stale"])[:, r.start :][:, : labels.shape[1]] if "stale" in batch.info else IGNORE
+        right, stale = ((r.predicted == wanted) & (labels != IGNORE) for wanted in (labels, old))
+        own = {} if judge is None else judge(r)
+        found.append({name: score.double().numpy() for name, score in {"right": right, "nll": r.nll, "stale": stale, **own}.items()})
+    return _together(found, 1)
+
+
+def _together(parts: list[dict[str, np.ndarray]], axis: int = 0) -> dict[str, np.ndarray]:
+    return {key: np.concatenate([part[key] for part in parts], axis) for key in parts[0]}

@@ -15,10 +15,11 @@ from functools import partial
 
 from blocks.base import require
 from zoo.config import ModelConfig
-from zoo.measures.base import Documents, MeasureConfig, Progress, Result, Row, exact_row, row
+from zoo.measures.base import Documents, MeasureConfig, Progress, Result, Row, row
 from zoo.measures.reading import CALL_TOKENS, Answers, Counter, ask, evaluating
+from zoo.measures.task import answer_rows
 from zoo.model import Model
-from zoo.statistics import clustered_proportion, mean_interval, wilson
+from zoo.statistics import clustered_proportion
 from zoo.tasks import mqar
 
 SUMMARY = "associative recall: accuracy by number of pairs and length, with or without overwriting"
@@ -68,12 +69,7 @@ def _rows(task: mqar.Config, answers: Answers) -> list[Row]:
     where: dict[str, float] = {"length": task.length, "pairs": task.pairs}
     if task.overwrite:
         where["overwrite"] = float(task.overwrite)
-    rows = [
-        row(where, "accuracy", clustered_proportion(answers.accuracy, task.pairs)),
-        row(where, "exact", wilson(int(answers.exact.sum()), len(answers.exact))),
-        row(where, "nll", mean_interval(answers.nll)),
-        exact_row(where, "chance", mqar.chance(task), len(answers.exact)),
-    ]
+    rows = answer_rows(where, answers, task.pairs, mqar.chance(task))
     if task.overwrite:
         rows.append(row(where, "stale", clustered_proportion(answers.stale, task.pairs)))
     return rows

@@ -1,20 +1,38 @@
 """What the state looks like while it is read into, and how long it keeps what it holds: by layer, tensor and head.
 
 Generic over blocks: every tensor of every state. A matrix state (b, h, k, v) is taken head by head, any other tensor as one. Of
-what grows with the text (an attention cache) only the size is reported. Channels are the last axis (values, in a matrix state).
+what grows with the text (an attention cache) only the size is reported. Channels are the last axis (values, in a matrix state). All
+conditions begin with `prompt=...` unless the prompt is `documents` (zoo.measures.prompts).
 
     condition  token=4096
     metrics    state_bytes (of one sequence, all layers)
     condition  layer=3;block=M;tensor=ssm[;head=0];token=4096     after so many tokens; mean over documents, t over documents
-    metrics    norm (Frobenius), mean, variance (of the entries), peak_share (the largest channel's share of the energy),
-               peak_channel (which), effective_rank ((sum s)^2 / sum s^2 of the singular values, 1 .. min(k, v); matrix states)
+    metrics    norm (Frobenius), mean, variance, max (of the entries, max of the absolute ones), peak_share (the largest channel's
+               share of the energy), peak_channel (which), cosine (with the state at the look before)
+               matrix states, of the singular values s: effective_rank ((sum s)^2 / sum s^2, 1 .. min(k, v)), utilisation (that /
+               min(k, v)), stable_rank (sum s^2 / max s^2), spectrum_entropy (of s^2 / sum s^2, 1 = all alike, 0 = one)
                for a cache: bytes
     condition  layer=3;block=M;tensor=ssm[;head=0];horizon=256
     metrics    retention (zoo.measures.retention)
 
-What goes wrong first when a state collapses is the norm of a few heads and channels (Stuffed Mamba, arXiv:2410.07145), in
-heads with a retention near 1 over the whole training length. Under segment memory (tokens.memory) layers are
-emptied at every segment: only the memory is looked at, and there is no retention.
+With a training length:
+
+    condition  block=M;tensor=ssm;horizon=256;threshold=0.5       horizon: the training length; threshold 0.5 and 0.997
+    metrics    non_forgetting: share of the heads of all layers whose retention is above the threshold
+    condition  layer=3;block=M;tensor=ssm[;head=0];train_length=256;length=4096     the text's end against the training length
+    metrics    variance_growth (geometric mean), mean_over_std (|mean| / standard deviation of the entries at the end),
+               exploding_share (of the head's channels)
+    condition  layer=3;block=M;tensor=ssm[;head=0];channel=17;train_length=256;length=4096      the channels that grew most
+    metrics    growth (energy, geometric mean), exploding (1: the lower end of growth's interval is above `explodes`, and every
+               document ends above all that this channel held at the looks of channel_rms inside the training length; or 0)
+    condition  train_length=256;length=4096
+    metrics    exploding_heads (with an exploding channel), exploding_channels: how many
+    condition  layer=3;block=M;tensor=ssm[;head=0];channel=17;token=256      the head with the channel that grew most, all its
+    metrics    channel_rms                                                   channels, at tokens about even in their logarithm
+
+What goes wrong first when a state collapses is the norm of a few heads and channels, with a mean near zero and a variance that grows
+(Stuffed Mamba, arXiv:2410.07145), in heads with a retention above .997 over the whole training length. Under segment memory
+(tokens.memory) layers are emptied at every segment: only the memory is looked at, and there is no retention.
 """
 
 from __future__ import annotations
@@ -27,131 +45,216 @@ import torch
 from torch import Tensor
 
 from blocks.base import require, state_bytes
-from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, exact_row, long_documents, row
-from zoo.measures.held import MATRIX, Held, Name, by_head, heads, held
-from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, spans, stream
+from zoo.measures.base import Documents, Keeper, Progress, Result, Row, exact_row, row
+from zoo.measures.channels import Channels, channels, explosion_rows, explosions, map_rows, worst_head
+from zoo.measures.described import cosine, describe, energy
+from zoo.measures.held import Held, Name, held, place
+from zoo.measures.prompts import PromptConfig
+from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, resumed, spans, stream
 from zoo.measures.retention import retention
 from zoo.model import Model
-from zoo.statistics import Array, mean_interval
+from zoo.statistics import Array
 
-SUMMARY = "the state by layer and head: norm, variance, largest channel, effective rank, retention"
-TINY = 1e-300  # a state of zeros has no peak and no rank: 0 / TINY = 0
+SUMMARY = "the state by layer and head: norm, variance, exploding channels, rank and spectrum, retention"
+NON_FORGETTING = (0.5, 0.997)  # retention over the training length
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(MeasureConfig):
+class Config(PromptConfig):
     """Sizes of the measure."""
 
-    length: int = 4096  # tokens of each document that are read
+    length: int = 4096  # tokens of each text that are read
     every: int = 512  # tokens between looks at the state
-    documents: int = 4  # the first so many, at least 2
+    documents: int = 4  # texts, at least 2
     horizons: tuple[int, ...] = (64, 256, 1024)  # tokens over which retention is measured; empty: not at all
     retention_from: int = 512  # tokens read before retention is measured
+    train_length: int | None = None  # tokens of a training sequence; null: growth and forgetting are not judged
+    explodes: float = 10.0  # growth of a channel's energy from the training length to the end
+    channels: int = 4  # of each head that are named
     call_tokens: int = CALL_TOKENS  # tokens that one forward call reads
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.length >= 1, "length", self.length, "must be positive")
         require(1 <= self.every <= self.length, "every", self.every, f"must be 1 .. {self.length}, the length")
-        require(self.documents >= 2, "documents", self.documents, "must be at least 2")
         require(all(h >= 1 for h in self.horizons), "horizons", self.horizons, "must be positive")
         require(self.retention_from >= 1, "retention_from", self.retention_from, "must be positive")
+        require(self.train_length is None or self.train_length >= 1, "train_length", self.train_length, "must be positive")
+        require(self.explodes >= 1, "explodes", self.explodes, "must be 1 or more")
+        require(self.channels >= 1, "channels", self.channels, "must be positive")
         require(self.call_tokens >= 1, "call_tokens", self.call_tokens, "must be positive")
 
     @property
-    def reads(self) -> Reads:
-        return Reads(2, self.needed)
+    def all_horizons(self) -> tuple[int, ...]:
+        """With the training length, rising."""
+        judged = self.horizons and self.train_length is not None
+        return tuple(sorted({*self.horizons, self.train_length} if judged else set(self.horizons)))  # type: ignore[arg-type]
 
     @property
     def needed(self) -> int:
-        """Tokens that a document must have."""
-        return max(self.length, self.retention_from + max(self.horizons) if self.horizons else 0)
+        """Tokens that a text must have."""
+        return max(self.length, self.retention_from + max(self.all_horizons) if self.horizons else 0)
+
+    @property
+    def looks(self) -> list[int]:
+        """The tokens after which the state is described."""
+        return list(range(self.every, self.length + 1, self.every))
+
+    @property
+    def map(self) -> list[int]:
+        """The tokens after which channels are: some looks about even in their logarithm, the training length and the end."""
+        if self.train_length is None or self.train_length >= self.length:
+            return []
+        last = self.length // self.every
+        even = {round(2 ** (j / 2)) for j in range(2 * last.bit_length())}
+        return sorted({self.every * m for m in even if m <= last} | {self.train_length, self.length})
 
 
-def run(model: Model, config: Config, seed: int, *, data: Documents | None = None, progress: Progress | None = None) -> Result:
-    """See the module. `data`: documents of config.needed tokens at least. Nothing is random: `seed` is not read."""
-    tokens = long_documents(data, config.documents, config.needed)
+def run(
+    model: Model,
+    config: Config,
+    seed: int,
+    *,
+    data: Documents | None = None,
+    progress: Progress | None = None,
+    keep: Keeper | None = None,
+) -> Result:
+    """See the module. `data`: documents as config.reads says. Nothing is random: `seed` is not read."""
+    tokens = config.texts(data)
     b = len(tokens)
-    after = config.retention_from + max(config.horizons) if config.horizons and model.segments is None else 0
+    after = config.retention_from + max(config.all_horizons) if config.horizons and model.segments is None else 0
     counter = Counter(b * (config.length + after), progress)
     with evaluating(model):
-        rows, grown = _looks(model, tokens[:, : config.length], config, counter)
+        sofar = _read(model, tokens[:, : config.length], config, counter, keep)
+        rows = _look_rows(sofar, config, b) + _growth_rows(sofar, config)
         if after:
             piece = max(1, config.call_tokens // b)
-            for horizon, kept in retention(model, tokens, config.retention_from, config.horizons, piece, counter):
-                for name in (n for n in kept if n not in grown):
-                    rows += _rows(name, {"horizon": horizon}, {"retention": kept[name]})
+            for horizon, kept in retention(model, tokens, config.retention_from, config.all_horizons, piece, counter):
+                fixed = {name: left for name, left in kept.items() if name not in sofar.grown}
+                for name, left in fixed.items():
+                    rows += _rows(config, name, {"horizon": horizon}, {"retention": left})
+                if horizon == config.train_length:
+                    rows += _forgetting(config, horizon, fixed)
     return Result(tuple(rows))
 
 
 class Look(NamedTuple):
-    """One tensor at one mark."""
+    """One tensor after some tokens, or (without a name) the whole state."""
 
-    name: Name
-    size: Row
-    statistics: list[Row]
+    name: Name | None
+    token: int
+    bytes: float  # of one text
+    metrics: tuple[str, ...]
+    values: Tensor  # (metrics, b[, h]) float64
 
 
-def _looks(model: Model, tokens: Tensor, config: Config, counter: Counter) -> tuple[list[Row], set[Name]]:
-    """Rows of the state at every mark, and the names of what is no fixed state: it changed its shape while the text was read."""
+class SoFar(NamedTuple):
+    """What has been read: enough to go on."""
+
+    pieces: int = 0
+    state: Any = None
+    before: tuple[tuple[Name, Tensor], ...] = ()  # the state at the last look
+    shapes: tuple[tuple[Name, tuple[int, ...]], ...] = ()
+    grown: tuple[Name, ...] = ()  # no fixed state: its shape changed while the text was read
+    looks: tuple[Look, ...] = ()
+    map: tuple[tuple[int, list[Channels]], ...] = ()
+
+
+def _read(model: Model, tokens: Tensor, config: Config, counter: Counter, keep: Keeper | None) -> SoFar:
+    """Read the texts beside each other and look at the state at every mark."""
     b, length = tokens.shape
-    marks = [1, *range(config.every, length + 1, config.every)]
-    shapes: dict[Name, torch.Size] = {}
-    grown: set[Name] = set()
-    rows, looks = [], []
-    for read in stream(model, tokens, None, spans(length, max(1, config.call_tokens // b), marks)):
+    marks = {1, *config.looks, *config.map}
+    cuts = spans(length, max(1, config.call_tokens // b), marks)
+    sofar = (None if keep is None else keep.load()) or SoFar()
+    counter.add(b * sum(stop - start for start, stop in cuts[: sofar.pieces]))
+    for read in stream(model, tokens, None, cuts[sofar.pieces :], resumed(model, sofar.state)):
         token = read.start + read.nll.shape[1]
+        sofar = sofar._replace(pieces=sofar.pieces + 1, state=read.state)
+        if token in marks:
+            sofar = _looked(sofar, held(model, read.state), token, config, b)
+        if keep is not None:
+            keep.save(sofar)
         counter.add(read.nll.numel())
-        if token not in marks:
-            continue
-        found = held(model, read.state)
-        grown |= {h.name for h in found if not isinstance(h.value, Tensor) or shapes.setdefault(h.name, h.value.shape) != h.value.shape}
-        if token % config.every == 0:
-            rows.append(exact_row({"token": token}, "state_bytes", state_bytes(read.state) / b, b))
-            looks += [_look(h, token, b, h.name in grown) for h in found]
-    for look in looks:
-        rows += [look.size] if look.name in grown or not look.statistics else look.statistics
-    return rows, grown
+    return sofar
 
 
-def _look(h: Held, token: int, batch: int, grows: bool) -> Look:
-    size = exact_row(_where(h.name) | {"token": token}, "bytes", h.bytes, batch)
-    if grows or not isinstance(h.value, Tensor) or not h.value.is_floating_point() or h.value.numel() == 0:
-        return Look(h.name, size, [])
-    return Look(h.name, size, _rows(h.name, {"token": token}, describe(h.value)))
+def _looked(sofar: SoFar, found: list[Held], token: int, config: Config, batch: int) -> SoFar:
+    """With what is seen after `token` tokens."""
+    shapes, grown, fixed = dict(sofar.shapes), set(sofar.grown), []
+    for h in found:
+        shape = tuple(h.value.shape) if isinstance(h.value, Tensor) else None
+        if shape is None or shapes.setdefault(h.name, shape) != shape:
+            grown.add(h.name)
+        elif isinstance(h.value, Tensor) and h.value.is_floating_point() and h.value.numel() > 0 and h.name not in grown:
+            fixed.append(h)
+    sofar = sofar._replace(shapes=tuple(shapes.items()), grown=tuple(sorted(grown, key=str)))
+    if token % config.every == 0:
+        whole = Look(None, token, state_bytes(sofar.state) / batch, (), torch.empty(0))
+        before, known = dict(sofar.before), {h.name for h in fixed}
+        looks = [_look(h, token, before if h.name in known else None) for h in found]
+        now = tuple((h.name, h.value) for h in fixed if isinstance(h.value, Tensor))
+        sofar = sofar._replace(looks=(*sofar.looks, whole, *looks), before=now)
+    if token in config.map:
+        sofar = sofar._replace(map=(*sofar.map, (token, [channels(h, energy(h.value)) for h in fixed if isinstance(h.value, Tensor)])))
+    return sofar
 
 
-def describe(x: Tensor) -> dict[str, Array]:
-    """The statistics of a state tensor (b, ...): metric -> (b, h), or (b,) where it has no heads; see the module."""
-    wide = heads(x)
-    flat = wide.flatten(2)
-    energy = wide.square().flatten(2, -2).sum(2) if wide.ndim > 3 else flat.square()  # (b, h, channels)
-    found = {
-        "norm": flat.norm(dim=-1),
-        "mean": flat.mean(-1),
-        "variance": flat.var(-1, unbiased=False),
-        "peak_share": energy.amax(-1) / energy.sum(-1).clamp(min=TINY),
-        "peak_channel": energy.sum(0).argmax(-1).double().expand(len(x), -1),  # one channel, over all documents
-    }
-    if x.ndim == MATRIX:
-        singular = torch.linalg.svdvals(wide.nan_to_num(0.0, 0.0, 0.0))
-        rank = singular.sum(-1).square() / singular.square().sum(-1).clamp(min=TINY)
-        found["effective_rank"] = rank.where(flat.isfinite().all(-1), torch.nan)
-    return {metric: by_head(x, values) for metric, values in found.items()}
+def _look(h: Held, token: int, before: dict[Name, Tensor] | None) -> Look:
+    """before: the fixed states at the look before; None: this is none."""
+    if before is None or not isinstance(h.value, Tensor):
+        return Look(h.name, token, h.bytes, (), torch.empty(0))
+    found = describe(h.value)
+    if h.name in before:
+        found["cosine"] = cosine(h.value, before[h.name])
+    return Look(h.name, token, h.bytes, tuple(found), torch.from_numpy(np.stack(list(found.values()))))
 
 
-def _rows(name: Name, what: dict[str, int], found: dict[str, Array]) -> list[Row]:
+def _look_rows(sofar: SoFar, config: Config, texts: int) -> list[Row]:
+    rows = []
+    for name, token, size, metrics, values in sofar.looks:
+        if name is not None and metrics and name not in sofar.grown:
+            rows += _rows(config, name, {"token": token}, dict(zip(metrics, values.numpy(), strict=True)))
+        else:
+            here = {} if name is None else place(name)
+            rows.append(exact_row(config.where | here | {"token": token}, "bytes" if here else "state_bytes", size, texts))
+    return rows
+
+
+def _growth_rows(sofar: SoFar, config: Config) -> list[Row]:
+    """What grew from the training length to the end."""
+    looks = {token: [c for c in found if c.name not in sofar.grown] for token, found in sofar.map}
+    if config.train_length is None or not looks:
+        return []
+    inside = [found for token, found in looks.items() if token <= config.train_length]
+    found = explosions(inside, looks[config.length], config.interval)
+    span = {"train_length": config.train_length, "length": config.length}
+    rows = explosion_rows(found, config.where, span, config.explodes, config.channels)
+    return rows + map_rows(worst_head(found), looks, config.where, config.interval) if found else rows
+
+
+def _forgetting(config: Config, horizon: int, kept: dict[Name, Array]) -> list[Row]:
+    """Share of the heads that keep more than they should of a state over the training length."""
+    heads: dict[tuple[str, str], list[Array]] = {}
+    for (_, block, tensor), left in kept.items():
+        heads.setdefault((block, tensor), []).append(left.reshape(len(left), -1))
+    rows = []
+    for (block, tensor), found in heads.items():
+        left = np.concatenate(found, 1)
+        left = left[~np.isnan(left).any(1)]  # a document whose state was zero says nothing of what is kept
+        for threshold in NON_FORGETTING if len(left) else ():
+            where = config.where | {"block": block, "tensor": tensor, "horizon": horizon, "threshold": threshold}
+            rows.append(row(where, "non_forgetting", config.interval((left > threshold).mean(1))))
+    return rows
+
+
+def _rows(config: Config, name: Name, what: dict[str, int], found: dict[str, Array]) -> list[Row]:
     """One row a head, or one without `head` for a tensor that has none. Retention is undefined (NaN) for a
     document whose state was zero: such are left out."""
     rows = []
     for metric, values in found.items():
         places = [({}, values)] if values.ndim == 1 else [({"head": head}, values[:, head]) for head in range(values.shape[1])]
-        for place, column in places:
+        for head, column in places:
             known = column[~np.isnan(column)] if metric == "retention" else column
             if len(known) > 0:
-                rows.append(row(_where(name) | place | what, metric, mean_interval(known)))
+                rows.append(row(config.where | place(name) | head | what, metric, config.interval(known)))
     return rows
-
-
-def _where(name: Name) -> dict[str, Any]:
-    layer, block, tensor = name
-    return ({} if layer is None else {"layer": layer}) | {"block": block, "tensor": tensor}

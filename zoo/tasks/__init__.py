@@ -6,6 +6,7 @@ from 0; evaluation takes them from HELD_OUT on.
 
 from zoo.tasks import (
     compression,
+    facts,
     in_context_languages,
     in_context_recall,
     induction,
@@ -44,6 +45,7 @@ TASKS: dict[str, Task] = {
     "variable_tracking": variable_tracking,
     "word_extraction": word_extraction,
     "joint_recall": joint_recall,
+    "facts": facts,
     "many_shot": many_shot,
 }
 

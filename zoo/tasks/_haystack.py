@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from blocks.base import ConfigError, one_of, require
-from zoo.tasks.base import IGNORE, Batch, batch, integers, placed, uniforms
+from zoo.tasks.base import IGNORE, Batch, batch, integers, placed, speaks_of, uniforms
 
 FORMS = ("tokens", "text")
 MARKS, NAMES = 4, 12  # first id of the noise, first id of names and values
@@ -151,9 +151,9 @@ def _cut(config: Haystacked, u: np.ndarray, room: int, text: bytes | None, clue:
         raise ConfigError("haystack", "text", "needs a document: generate(..., text=bytes)", "haystack: noise")
     rule = f"needs {room} bytes of haystack, the document has {len(text)}"
     require(len(text) >= room, "length", config.length, rule, "a longer document")
-    require(clue.lower() not in text.lower(), "haystack", "text", f"the document holds {clue.decode()!r} itself", "another document")
-    document = np.frombuffer(text, dtype=np.uint8).astype(np.int64)
-    return document[integers(u, len(text) - room + 1)[:, None] + np.arange(room)]
+    require(not speaks_of(text, clue), "haystack", "text", f"the document holds {clue.decode()!r} itself", "another document")
+    document = np.frombuffer(text, dtype=np.uint8)
+    return document[integers(u, len(text) - room + 1)[:, None] + np.arange(room)].astype(np.int64)
 
 
 def scored(whole: np.ndarray, at: np.ndarray, source: np.ndarray, info: dict[str, np.ndarray]) -> Batch:

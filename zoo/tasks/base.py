@@ -8,6 +8,7 @@ promised to stay; the distributions are made here, so that no release of numpy c
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -109,6 +110,12 @@ def placed(at: np.ndarray, what: np.ndarray, length: int, elsewhere: int) -> np.
     out = np.full((len(at), length), elsewhere, dtype=np.int64)
     np.put_along_axis(out, at, what, 1)
     return out
+
+
+@lru_cache(maxsize=8)
+def speaks_of(text: bytes, clue: bytes) -> bool:
+    """Whether a text holds these words, in capitals or not. Kept, as every batch asks it of the same long text."""
+    return clue.lower() in text.lower()
 
 
 def batch(inputs: np.ndarray, labels: np.ndarray, info: dict[str, np.ndarray]) -> Batch:

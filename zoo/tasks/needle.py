@@ -35,6 +35,7 @@ RULER: dict[str, dict[str, object]] = {
     "multivalue": {"haystack": "random", "values": 4},
     "multiquery": {"haystack": "random", "keys": 4, "queries": 4},
 }
+CLUE = b"magic number"
 HEADER = b"Some special magic numbers are hidden within the following text. Memorize them. I will quiz you about the numbers afterwards.\n"
 ABOUT = (b"\nWhat are all the special magic numbers for ", b" mentioned in the provided text? They are ", b", ")
 
@@ -148,7 +149,7 @@ def generate(config: Config, seed: int, start: int, count: int, text: bytes | No
     before, between, after = script.needle
     units = joined(before, np.repeat(keys[:, :, None], m, 2), between, values, after).reshape(count, k * m, -1)
     free = config.room - k * m * config.width
-    hay = _haystack.filler(config, stream, start, count, free, text, b"magic number")
+    hay = _haystack.filler(config, stream, start, count, free, text, CLUE)
     body = _haystack.strew(units, slot.reshape(count, -1), hay)
 
     before, between, comma = script.question

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from blocks.base import ConfigError, one_of, require
-from zoo.tasks.base import IGNORE, Batch, batch, check_range, integers, uniforms
+from zoo.tasks.base import IGNORE, Batch, batch, check_range, integers, speaks_of, uniforms
 
 SUMMARY = "a number hidden in filler text at a chosen depth and length, asked for at the end (bytes)"
 HAYSTACKS = ("filler", "text")
 
+CLUE = b"pass key"
 HEADER = b"A pass key is hidden in the text below. Find it and remember it.\n"
 FILLER = b"The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
 NEEDLE = "\nThe pass key is {0}. Remember it. {0} is the pass key.\n"
@@ -102,5 +103,5 @@ def _haystacks(config: Config, u: np.ndarray, text: bytes | None) -> list[bytes]
     require(
         len(text) >= room, "length", config.length, f"needs {room} bytes of haystack, the document has {len(text)}", "a longer document"
     )
-    require(b"pass key" not in text.lower(), "haystack", "text", "the document speaks of a pass key itself", "another document")
+    require(not speaks_of(text, CLUE), "haystack", "text", "the document speaks of a pass key itself", "another document")
     return [text[offset : offset + room] for offset in integers(u, len(text) - room + 1)]

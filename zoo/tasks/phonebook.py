@@ -7,7 +7,8 @@ names may agree. A state of fixed size must keep the whole book, as any name may
     form: text     bytes, `James Miller: 6123456789`. First names have five letters, last names six: an entry is always as long.
     form: tokens   ids: 0 the line's end, 1 the colon, 2 .. 11 the digits, 12 .. V-1 names; a name is two of these ids
 
-What the entries leave of `length` is line ends in front.
+What the entries leave of `length` is line ends in front. With `question: first` the name stands before the book as well, on a line of its
+own between blank ones (the reversed phone book of arXiv:2406.07887): what must be kept is known from the start.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import numpy as np
 from blocks.base import ConfigError, one_of, require
 from zoo.tasks.base import IGNORE, Batch, batch, check_range, distinct, integers, subset, uniforms
 
-SUMMARY = "phone book: names and numbers, then one name; say its number (bytes or tokens)"
+SUMMARY = "phone book: names and numbers, then one name; say its number (bytes or tokens); or the name first"
 FORMS = ("text", "tokens")
+QUESTIONS = ("last", "first")
 NAMES = 12  # first id of a name in form tokens: after the line's end, the colon and ten digits
 
 FIRST_NAMES = """Aaron Adele Agnes Aidan Alice Amber Angel Anita April Betty Billy Blake Bobby Brian Bruce Bryan Caleb Carol Casey Chloe
@@ -45,9 +47,11 @@ class Config:
     entries: int | None = None  # of the book; null: as many as fit
     digits: int = 10  # of a number
     shots: int = 2  # entries shown again as examples
+    question: str = "last"  # last | first (the name stands before the book, too)
 
     def __post_init__(self) -> None:
         one_of("form", self.form, FORMS)
+        one_of("question", self.question, QUESTIONS)
         if self.form == "text":
             require(self.vocab_size == 256, "vocab_size", self.vocab_size, "must be 256 with form text: bytes", "form: tokens")
         least = NAMES + 4
@@ -80,12 +84,18 @@ class Config:
     @property
     def line(self) -> int:
         """Bytes or tokens of an entry."""
-        return self.digits + (len("Aaron Abbott: \n") if self.form == "text" else 4)
+        return self.digits + self.name + (len(": \n") if self.form == "text" else 2)
+
+    @property
+    def name(self) -> int:
+        """Bytes or tokens of a name."""
+        return len("Aaron Abbott") if self.form == "text" else 2
 
     def tokens(self, entries: int) -> int:
         """Bytes or tokens that a model reads of a book of so many entries."""
         blank_lines = 2 if self.shots else 1
-        return (entries + self.shots + 1) * self.line + blank_lines - 2  # without the answer's last digit and line end
+        asked_before = self.name + 2 if self.question == "first" else 0
+        return asked_before + (entries + self.shots + 1) * self.line + blank_lines - 2  # without the answer's last digit and line end
 
 
 class Script(NamedTuple):
@@ -121,7 +131,9 @@ def generate(config: Config, seed: int, start: int, count: int) -> Batch:
     again = np.take_along_axis(lines, picked[:, :, None], 1)
 
     blank = np.full((count, 1), script.end, dtype=np.int64)
-    parts = [lines.reshape(count, -1), blank, again[:, 1:].reshape(count, -1), blank[:, : min(config.shots, 1)], again[:, 0, :-1]]
+    asked = again[:, 0, : config.name]
+    before = [asked, blank, blank] if config.question == "first" else []
+    parts = [*before, lines.reshape(count, -1), blank, again[:, 1:].reshape(count, -1), blank[:, : min(config.shots, 1)], again[:, 0, :-1]]
     body = np.concatenate(parts, axis=1)
     front = config.length + 1 - body.shape[1]
     whole = np.concatenate([np.repeat(blank, front, 1), body], axis=1)
@@ -129,7 +141,8 @@ def generate(config: Config, seed: int, start: int, count: int) -> Batch:
     labels[:, : -config.digits] = IGNORE
     entry = picked[:, 0]
     info = {"length": np.full(count, config.length), "entries": np.full(count, n), "entry": entry, "depth": entry / (n - 1)}
-    digit = front + entry * config.line + config.line - 1 - config.digits
+    book = front + sum(part.shape[1] for part in before)
+    digit = book + entry * config.line + config.line - 1 - config.digits
     return batch(whole[:, :-1].copy(), labels, info | {"distance": config.length - config.digits - digit})
 
 

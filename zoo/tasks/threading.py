@@ -28,6 +28,7 @@ SUMMARY = "needle threading: key-value pairs strewn over the context; follow val
 HAYSTACKS = ("pairs", "noise", "random", "text")
 DIRECTIONS = ("forward", "backward", "random")
 
+CLUE = b'": "'
 HEADER = b"Below are keys with their values. A value may be a key itself.\n"
 PAIR = {"tokens": (b"\0", b"", b""), "text": (b'\n"', b'": "', b'",\n')}  # before the key, between, after the value
 QUESTION = {
@@ -125,7 +126,7 @@ def generate(config: Config, seed: int, start: int, count: int, text: bytes | No
     values = np.concatenate([threads[:, :, 1:].reshape(count, c * n, size), others[:, half:]], axis=1)
     slot = _slots(config, sample((*stream, "slots"), start, count, config.pairs, config.slots))
     before, between, after = PAIR[config.form]
-    hay = _haystack.filler(config, stream, start, count, config.room - config.pairs * config.width, text, b'": "')
+    hay = _haystack.filler(config, stream, start, count, config.room - config.pairs * config.width, text, CLUE)
     body = _haystack.strew(joined(before, keys, between, values, after), slot, hay)
 
     before, between, end = QUESTION[config.form]

@@ -30,6 +30,7 @@ SUMMARY = "RULER's variable tracking: chains of assignments in a haystack; say a
 HAYSTACKS = ("noise", "random", "text")
 ASKS = ("names", "value")
 
+CLUE = b"\nVAR "
 HEADER = b"Memorize and track the chains of variable assignment hidden in the following text.\n"
 ASSIGNMENT = {"tokens": (b"\0", b"\2", b"", b""), "text": (b"\nVAR ", b" = ", b"VAR ", b"\n")}  # before, between, before a name, after
 QUESTION = {
@@ -127,7 +128,7 @@ def generate(config: Config, seed: int, start: int, count: int, text: bytes | No
     before, between, mark, after = ASSIGNMENT[config.form]
     held = np.concatenate([values[:, :, None], joined(mark, names[:, :, :-1])], axis=2)
     units = joined(before, names, between, held, after).reshape(count, c * n, -1)
-    hay = _haystack.filler(config, stream, start, count, config.room - c * n * config.width, text, b"\nVAR ")
+    hay = _haystack.filler(config, stream, start, count, config.room - c * n * config.width, text, CLUE)
     body = _haystack.strew(units, slot.reshape(count, -1), hay)
     begin = (len(HEADER) if text_form else 0) + body.start.reshape(count, c, n)[:, 0] + len(before)
     return _asked(config, names[:, 0], values[:, 0], joined(HEADER if text_form else b"", body.ids), begin)

@@ -20,6 +20,8 @@ CONFIGS = {
     "text-no-shots": Config(length=200, shots=0, digits=3),
     "tokens": TOKENS,
     "tokens-few-names": Config(form="tokens", length=200, digits=3, vocab_size=16),
+    "text-first": Config(length=300, question="first"),
+    "tokens-first": Config(form="tokens", length=120, digits=4, vocab_size=64, shots=1, question="first"),
     "tokens-no-shots": Config(form="tokens", length=80, digits=4, vocab_size=4096, shots=0, entries=4),
 }
 
@@ -30,11 +32,13 @@ def solver(seen: list[int], config: Config) -> int | None:
 
 def read_text(seen: list[int], config: Config) -> int | None:
     parts = bytes(seen).decode().lstrip("\n").split("\n\n")
+    name = parts.pop(0) if config.question == "first" else None
     if len(parts) < (3 if config.shots else 2):
         return None
     asked = re.fullmatch(r"(\w{5} \w{6}): (\d*)", parts[-1])
     if not asked:
         return None
+    assert name in (None, asked[1])
     book = dict(re.findall(r"(\w{5} \w{6}): (\d+)", parts[0]))
     number = book[asked[1]]
     assert number.startswith(asked[2])
@@ -48,10 +52,13 @@ def read_tokens(seen: list[int], config: Config) -> int | None:
     lines: list[list[int]] = [[]]
     for token in row:
         lines[-1].append(token) if token else lines.append([])
+    name = lines[0] if config.question == "first" else None
+    lines = lines[2:] if name else lines
     blanks = [i for i, line in enumerate(lines[:-1]) if not line]
-    asked = lines[-1]
+    asked = lines[-1] if lines else []
     if len(blanks) < (2 if config.shots else 1) or len(asked) < 3:
         return None
+    assert name in (None, asked[:2])
     book = {tuple(line[:2]): line[3:] for line in lines[: blanks[0]]}
     return book[asked[0], asked[1]][len(asked) - 3]
 
@@ -69,6 +76,7 @@ def test_numbers_of_other_entries_score_at_chance(name: str) -> None:
     config, count = CONFIGS[name], 3000
     batch = phonebook.generate(config, 1, 0, count)
     line, front = config.line, config.length - config.tokens(config.book)
+    front += config.name + 2 if config.question == "first" else 0
     book = batch.inputs[:, front : front + config.book * line].reshape(count, config.book, line)
     numbers = book[..., -1 - config.digits : -1]
     shots = batch.inputs[:, front + config.book * line + 1 :][:, : config.shots * line].reshape(count, config.shots, line)
@@ -128,6 +136,7 @@ def test_length_and_entries_are_free_of_one_another() -> None:
     ("changes", "place"),
     [
         ({"form": "bytes"}, "form"),
+        ({"question": "both"}, "question"),
         ({"vocab_size": 512}, "vocab_size"),
         ({"form": "tokens", "vocab_size": 15}, "vocab_size"),
         ({"digits": 0}, "digits"),

@@ -8,6 +8,7 @@ import pytest
 from zoo.tasks import (
     TASKS,
     compression,
+    facts,
     in_context_languages,
     in_context_recall,
     induction,
@@ -37,6 +38,11 @@ PINNED: dict[str, tuple[Any, str]] = {
         in_context_recall.Config(key_motif=(1, 3), value_motif=(1, 3)),
         "ee6038ff0f9178735c788b692e277c8575c9521cf6018663068e0bd304cd3148",
     ),
+    "facts": (facts.Config(), "9b4f88e60380a55543da59cb570e3bec788ea9446c5e7b2f17c9b741ce24a357"),
+    "facts-text": (
+        facts.Config(form="text", length=1024, haystack="random", facts=3),
+        "b84ec26e5d891c35973c26c2ce138fb9d3f239df6ef9383c92d3d0d2dbbe4730",
+    ),
     "induction": (induction.Config(), "5bc7ccf5e276bc012f6c33e0b3b900e468cccaffc5954dfdf98128238844d2dd"),
     "induction-repeated": (
         induction.Config(pattern="repeated", span=8),
@@ -46,6 +52,7 @@ PINNED: dict[str, tuple[Any, str]] = {
     "mqar_hops": (mqar_hops.Config(), "d4157ce70ff99acf365383fdf29f2b1a46f51e56518871e9a05052835d910e7f"),
     "phonebook": (phonebook.Config(), "a47e7ba8f7e019621bcfb2a53fcff04652d14c850cd4baddaf2c6499d79108ad"),
     "phonebook-tokens": (phonebook.Config(form="tokens"), "6a6bb80bc18a00ff20d43257a8ea105ff2b45ecc2fa89e0740f6b13fa36c469a"),
+    "phonebook-first": (phonebook.Config(question="first"), "7f9476030b9a4e5f32ff37f5c39cb627e876e1bc68128f37917bf9e002212cb8"),
     "selective_copying": (selective_copying.Config(), "2f72760fdedc7bbb8e9c12d998d3443092fb344b0a5325a25f631aeb8a44ba01"),
     "selective_copying-shown": (
         selective_copying.Config(answer="shown"),

