@@ -72,11 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     add("run", "plan, train, measure and report an experiment; resumable", run_, [EXPERIMENT, OVERRIDES, OUT, WORKERS, THREADS])
     add(
         "measure",
-        "measure a trained run",
+        "measure a trained run, a checkpoint or an imported model",
         measure,
-        [("run", {"help": "a run's folder"}), ("overrides", {"nargs": "*", "metavar": "MEASURE or key=value"})],
+        [("run", {"help": "its folder"}), ("overrides", {"nargs": "*", "metavar": "MEASURE or key=value"})],
     )
     add("report", "rebuild report.html of an experiment's folder", report, [("folder", {"help": "an experiment's folder"})])
+    add("import", "a Hugging Face checkpoint, as a folder that every command reads", import_, [SOURCE, INTO])
+    add("export", "a run as a folder of Hugging Face", export, [RUN, OVERRIDES, TO, FAMILY, INTO])
     add("env", "this machine, what is set at start-up, and what each choice gains here", env, [FAST, JSON])
     add("bench", "our kernels beside the alternatives, as ratios in one run", bench, [CASES, ROUNDS, CLOCK, BENCH_THREADS, SAVE, JSON])
     return parser
@@ -98,6 +100,11 @@ BENCH_THREADS = ("--threads", {"type": int, "default": None, "help": "of each si
 SAVE = ("--save", {"default": None, "metavar": "FOLDER", "help": "also write bench.json and bench.png there"})
 OUT = ("--out", {"default": None, "help": "the experiment's folder (default runs/NAME)"})
 
+SOURCE = ("source", {"metavar": "PATH_OR_ID", "help": "a folder with config.json and .safetensors, or a hub id (owner/name)"})
+INTO = ("--out", {"required": True, "metavar": "FOLDER", "help": "the folder to write"})
+RUN = ("run", {"help": "a run's folder, a checkpoint, or an imported folder"})
+TO = ("--to", {"choices": ["hf"], "default": "hf", "help": "hf: a class of transformers (default)"})
+FAMILY = ("--family", {"default": None, "help": "the family of checkpoints (default: the plainest that the model is a member of)"})
 WORKERS = ("--workers", {"type": int, "default": None, "help": "runs beside each other (default: one a core, one on a GPU)"})
 THREADS = ("--threads", {"type": int, "default": 1, "help": "threads of each run (default 1); equal numbers need equal threads"})
 
@@ -113,7 +120,7 @@ def _adder(commands: Any) -> Callable[[str, str, Callable[[argparse.Namespace], 
 
 
 def list_(arguments: argparse.Namespace) -> None:
-    """zoo list [blocks|models|tasks|measures|experiments]"""
+    """zoo list [blocks|models|tasks|measures|experiments|claims]"""
     from train import listing
 
     names = list(LISTS) if arguments.what == "all" else [arguments.what]
@@ -125,7 +132,7 @@ def list_(arguments: argparse.Namespace) -> None:
         listing.table(name, rows)
 
 
-LISTS = ("blocks", "models", "tasks", "measures", "experiments")
+LISTS = ("blocks", "models", "tasks", "measures", "experiments", "claims")
 
 
 def show(arguments: argparse.Namespace) -> None:
@@ -247,6 +254,8 @@ def plan(arguments: argparse.Namespace) -> None:
 
 def run_(arguments: argparse.Namespace) -> None:
     """zoo run EXPERIMENT [key=value ...] [--out FOLDER]"""
+    from train.claims.show import print_verdict
+    from train.claims.verdict import read_verdict
     from train.experiment import load_experiment
     from train.report import build_report, print_table
     from train.runner import run_experiment
@@ -254,16 +263,39 @@ def run_(arguments: argparse.Namespace) -> None:
     experiment = load_experiment(arguments.experiment, arguments.overrides)
     folder = run_experiment(experiment, arguments.out, workers=arguments.workers, threads=arguments.threads)
     print_table(folder)
+    verdict = read_verdict(folder)
+    if verdict is not None:
+        print()
+        print_verdict(verdict)
     print(f"\nreport: {build_report(folder)}")
 
 
 def measure(arguments: argparse.Namespace) -> None:
     """zoo measure RUN [MEASURE ...] [key=value ...]"""
-    from train.measuring import measure_run
+    from train.subject import measure_subject
 
     machine.set_up()
     names = [text for text in arguments.overrides if "=" not in text]
-    measure_run(arguments.run, names, [text for text in arguments.overrides if "=" in text])
+    measure_subject(arguments.run, names, [text for text in arguments.overrides if "=" in text])
+
+
+def import_(arguments: argparse.Namespace) -> None:
+    """zoo import PATH_OR_ID --out FOLDER"""
+    from zoo.interop.checkpoint import import_to
+
+    model = import_to(arguments.source, arguments.out)
+    print(f"{arguments.out}: {model.config.pattern}, {model.ledger(1).params:,} parameters")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """zoo export RUN [key=value of config.json ...] --out FOLDER [--to hf] [--family NAME]"""
+    from zoo.interop.checkpoint import export_folder
+    from zoo.schema import dotted
+    from zoo.weights import load
+
+    extra = dotted(arguments.overrides)
+    family = export_folder(load(arguments.run), arguments.out, arguments.family, extra=extra, companions=arguments.run)
+    print(f"{arguments.out}: {family}")
 
 
 def report(arguments: argparse.Namespace) -> None:

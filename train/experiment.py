@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from blocks.base import ConfigError, require
+from train.claims.config import ClaimConfig, check_claim
+from train.claims.scope import scope_of
 from train.config import BudgetConfig, KernelsConfig, RunSpec, TrainConfig
 from train.data import Source, open_source
 from train.measuring import check_measure, parse_measure
@@ -61,6 +63,7 @@ class ExperimentConfig:
     match: MatchConfig
     kernels: KernelsConfig = field(default_factory=KernelsConfig)  # who computes: {backend: auto, verify: true}
     seeds: tuple[int, ...] = (0, 1, 2)  # of the weights and the data order
+    claim: ClaimConfig | None = None  # a published finding, and what must be true of the results if it holds here
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,8 @@ def make_plan(experiment: Experiment) -> Plan:
         matches[part], sources[part] = _match_part(experiment, part)
         for member in matches[part].models:
             runs += [_planned(experiment, part, member, seed, matches[part], sources[part]) for seed in experiment.config.seeds]
+    if experiment.config.claim is not None:
+        check_claim(experiment.config.claim, scope_of(runs, {part: source.length for part, source in sources.items()}))
     return Plan(experiment, tuple(runs), matches, sources)
 
 

@@ -12,9 +12,11 @@ from rich.table import Table
 
 from blocks.catalogue import block_types, config_class
 from train.bench.probe import PROBE, Gain
+from train.claims.verdict import read_verdict
 from train.experiment import Plan
 from zoo.config import ModelConfig
 from zoo.ledger import Ledger
+from zoo.schema import load_yaml
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -42,6 +44,17 @@ def models() -> list[dict[str, Any]]:
 def experiments() -> list[dict[str, Any]]:
     """The experiments that come with the house."""
     return _yaml_files(CONFIGS / "experiments")
+
+
+def claims() -> list[dict[str, Any]]:
+    """The claims that come with the house, each with the verdict of its last run here (runs/NAME), if there was one."""
+    rows = []
+    for path in sorted((CONFIGS / "claims").glob("*.yaml")):
+        values = load_yaml(path)
+        about, found = values["claim"], read_verdict(Path("runs") / values["name"])
+        place, last = str(path.relative_to(CONFIGS.parent)), found["verdict"] if found else "not run"
+        rows.append({"path": place, "finding": about["finding"], "paper": about["paper"], "verdict": last})
+    return rows
 
 
 def tasks() -> list[dict[str, Any]]:

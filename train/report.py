@@ -14,6 +14,9 @@ from rich.table import Table
 
 from blocks.base import ConfigError
 from train import plots
+from train.claims import show
+from train.claims.figures import statement_svg
+from train.claims.verdict import read_verdict
 from train.headline import Column, columns
 from train.pictures import PICTURES, Picture
 from train.results import Record, frame, read
@@ -33,6 +36,7 @@ def build_report(folder: str | Path) -> Path:
     page = Environment(loader=PackageLoader("train"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True)
     html = page.get_template("report.html").render(
         plan=plan,
+        claim=_claim(folder),
         parts=[_part(folder, plan, name, records, kinds, found) for name in plan["data"]],
         environment=json.loads((_a_run(folder, plan) / "environment.json").read_text(encoding="utf-8")),
         seconds=_seconds(folder),
@@ -101,6 +105,19 @@ def _a_run(folder: Path, plan: Mapping[str, Any]) -> Path:
 def _seconds(folder: Path) -> dict[str, Any] | None:
     path = folder / "timing.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _claim(folder: Path) -> dict[str, Any] | None:
+    """The verdict with its numbers as text and its pictures; None where the experiment makes no claim."""
+    verdict = read_verdict(folder)
+    if verdict is None:
+        return None
+    rows = [
+        {**row, "value": show.number(row["estimate"]), "interval": show.interval(row), "threshold": show.threshold(row)}
+        for row in verdict["statements"]
+    ]
+    pictures = [Markup(statement_svg(row)) for row in rows]  # our own SVG
+    return {**verdict, "statements": rows, "pictures": pictures, "time": show.seconds(verdict)}
 
 
 def _part(

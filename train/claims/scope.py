@@ -1,0 +1,93 @@
+"""What statements may name in an experiment: its parts, models, measures and the models' numbers. Known before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from blocks.base import ConfigError, require
+from train.carry import growing
+from train.config import model_mapping
+from zoo.config import ModelConfig
+
+if TYPE_CHECKING:
+    from train.experiment import PlannedRun
+
+# The metrics of a measure's type, so that a misspelling is found before the training. Of a type that isn't here, after it.
+METRICS: dict[str, tuple[str, ...]] = {
+    "training": ("loss",),
+    "recall": ("accuracy", "exact", "nll", "chance", "stale"),
+    "passkey": ("accuracy", "nll", "chance"),
+    "collapse": (
+        *("nll_stream", "nll_window", "excess", "onset", "onset_ratio", "collapsed"),
+        *("leaves_minimum", "excess_beyond", "loss_ratio", "collapsed_2x"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The names and numbers of an experiment."""
+
+    seeds: tuple[int, ...]
+    models: dict[str, tuple[str, ...]]  # part -> its models
+    measures: dict[str, dict[str, str]]  # part -> measure's name -> its type
+    lengths: dict[str, int]  # part -> tokens of a training sequence
+    numbers: dict[tuple[str, str], dict[str, float]]  # (part, model) -> what a trend may go over
+
+    def check_series(self, part: str, measure: str, metric: str) -> None:
+        """Raise ConfigError with the nearest alternatives for a name that isn't there."""
+        require(part in self.models, "part", part, "is no part", f"Parts: {', '.join(self.models)}")
+        known = self.measures[part]
+        require(measure in known, "measure", measure, f"is no measure of part {part}", f"Measures: {', '.join(known)}")
+        metrics = METRICS.get(known[measure])
+        if metrics is not None:
+            require(metric in metrics, "metric", metric, f"is no metric of {known[measure]}", f"Metrics: {', '.join(metrics)}")
+
+    def check_model(self, part: str, model: str, place: str = "model") -> None:
+        """Raise ConfigError unless the model takes part."""
+        require(model in self.models[part], place, model, f"is no model of part {part}", f"Models: {', '.join(self.models[part])}")
+
+    def number(self, part: str, model: str, key: str) -> float:
+        """A number of a model as it is trained in a part. Raises ConfigError."""
+        known = self.numbers[part, model]
+        if key not in known:
+            raise ConfigError("over", key, f"is no number of {model}", f"Numbers: {', '.join(known)}")
+        return known[key]
+
+
+def scope_of(runs: Sequence[PlannedRun], lengths: Mapping[str, int]) -> Scope:
+    """The scope of planned runs; lengths: part -> tokens of a training sequence."""
+    models: dict[str, dict[str, None]] = {}
+    measures: dict[str, dict[str, str]] = {}
+    for run in runs:
+        models.setdefault(run.part, {})[run.model] = None
+        measures.setdefault(run.part, {"training": "training"}).update({name: kind for name, (kind, _) in run.measures.items()})
+    return Scope(
+        seeds=tuple(dict.fromkeys(run.seed for run in runs)),
+        models={part: tuple(names) for part, names in models.items()},
+        measures=measures,
+        lengths=dict(lengths),
+        numbers={(run.part, run.model): _numbers(run) for run in runs},
+    )
+
+
+def _numbers(run: PlannedRun) -> dict[str, float]:
+    """state_bytes, params, flops_train, attention_share, and every number of the model's YAML by its dotted key."""
+    own = {"state_bytes": run.state_bytes, "params": run.params, "flops_train": run.flops_train}
+    return {**own, "attention_share": attention_share(run.spec.model), **dict(_leaves(model_mapping(run.spec.model)))}
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield f"{prefix}{key}", value
+
+
+def attention_share(model: ModelConfig) -> float:
+    """The share of a model's mixers that keep all of the text: whose state grows with it for ever."""
+    mixers = [name for layer in model.layers for name in layer if model.named[name].config.kind == "mixer"]
+    return len(growing(model)) / len(mixers) if mixers else 0.0
