@@ -74,6 +74,7 @@ class Context:
     padding: Tensor | None = None  # (b, t) bool, leading in each row; None = nowhere
     kinds: Tensor | None = None  # (b, t) int64: TEXT, or what a token plan inserted (PREFIX, META, LANDMARK); None = all text
     shared: dict[str, Tensor] = field(default_factory=dict)  # values that one layer leaves for later layers of the same forward
+    tokens: Tensor | None = None  # (b, t) int64: the ids that were read, -1 where a token was inserted; None = not known
 
     @property
     def keep(self) -> Tensor | None:
@@ -97,12 +98,13 @@ def advance(
     documents: Tensor | None = None,
     padding: Tensor | None = None,
     kinds: Tensor | None = None,
+    tokens: Tensor | None = None,
     device: torch.device | str | None = None,
 ) -> tuple[Context, Cursor]:
     """The context of the next `length` tokens of each row, and the cursor after them.
 
     documents: (b, t) ids, any integers; a new document starts where the id changes. None = the current document goes on.
-    padding: (b, t) bool, leading in each row. kinds: (b, t), see Context.
+    padding: (b, t) bool, leading in each row. kinds, tokens: (b, t), see Context.
     """
     start = torch.zeros(batch, dtype=torch.int64, device=device) if cursor is None else cursor.position
     device = start.device
@@ -112,7 +114,7 @@ def advance(
     packed = documents is not None or padding is not None or (cursor is not None and cursor.document is not None)
     if not packed:
         positions = start[:, None] + steps
-        return Context(positions, kinds=kinds), Cursor(start + length, None, None)
+        return Context(positions, kinds=kinds, tokens=tokens), Cursor(start + length, None, None)
 
     count = torch.zeros_like(start) if cursor is None or cursor.document is None else cursor.document
     label = cursor.label if cursor is not None else None
@@ -136,7 +138,7 @@ def advance(
     )
     numbers = (count[:, None] + run).where(real, torch.full((), -1, dtype=torch.int64, device=device))
     after = Cursor(torch.where(has_text, positions[:, -1] + 1, start), count + run[:, -1], label)
-    ctx = Context(positions, numbers, reset if bool(reset.any()) else None, padding, kinds)
+    ctx = Context(positions, numbers, reset if bool(reset.any()) else None, padding, kinds, tokens=tokens)
     return ctx, after
 
 
@@ -149,6 +151,7 @@ class Config:
     paper: ClassVar[str] = ""  # name, arXiv id
     restartable: ClassVar[bool] = True  # state None may also stand at positions > 0: what came before is unseen, as at a start
     needs_kinds: ClassVar[tuple[int, ...]] = ()  # token kinds without which the block is meaningless (see Context.kinds)
+    needs_tokens: ClassVar[bool] = False  # the block is meaningless without token ids (see Context.tokens)
 
     def check(self, d_model: int) -> None:
         """Raise ConfigError (place = the field's name) where the sizes are impossible at this width."""
@@ -157,6 +160,10 @@ class Config:
         """The module. `layer` (0-based) and `n_layers` count the residual sub-layers that hold a mixer; some
         initialisations depend on them."""
         raise NotImplementedError
+
+    def resolved(self, d_model: int) -> Config:
+        """The same block in one spelling: sizes that follow from others written out, keys without effect at their defaults."""
+        return self
 
     def cost(self, d_model: int, length: int) -> Cost:
         """The ledger's row for one sequence of `length` tokens, all text."""

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 import blocks
 from blocks.base import Config, ConfigError
 
-NOT_BLOCKS = ("base", "catalogue", "keys", "parts", "rope")
+NOT_BLOCKS = ("base", "catalogue", "forgetting", "keys", "parts", "rope")
 
 
 def block_types() -> list[str]:

@@ -13,7 +13,7 @@ With n_kv_heads < n_heads head i reads key head i // (n_heads / n_kv_heads), and
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -67,6 +67,9 @@ class Config(base.Config):
     def sets(self) -> int:
         """Sets of keys a head, and the width of a value in keys: a set a map, or one that both share."""
         return 2 if self.mix == "reparametrised" else 1
+
+    def resolved(self, d_model: int) -> "Config":
+        return replace(self, n_kv_heads=self.kv_heads, head_dim=self.width(d_model))
 
     def width(self, d_model: int) -> int:
         """The width of a query and of a key."""

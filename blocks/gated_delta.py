@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks import base
 from blocks.base import Context, Cost, one_of, require
+from blocks.forgetting import Forgetting
 from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear, step_bias
 from kernels import conv, delta
 from kernels.dtypes import wide
@@ -31,7 +31,7 @@ DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # softplus(dt_bias) at the start
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(base.Config):
+class Config(Forgetting):
     paper: ClassVar[str] = "Gated DeltaNet, arXiv:2412.06464; DeltaNet, arXiv:2406.06484; Kimi Delta Attention, arXiv:2510.26692"
 
     n_heads: int = 4  # heads of q and k
@@ -48,6 +48,7 @@ class Config(base.Config):
     norm_eps: float = 1e-5  # of the norm over each head
 
     def check(self, d_model: int) -> None:
+        super().check(d_model)
         one_of("gate", self.gate, GATES)
         one_of("output_gate", self.output_gate, OUTPUT_GATES)
         require(self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")
@@ -143,7 +144,8 @@ class Block(nn.Module):
             q, k = (i.repeat_interleave(shared, 2) for i in (q, k))
         beta = wide(self.beta(x)).sigmoid() * (2 if self.config.negative_eigenvalues else 1)
         g = self._log_decay(x)
-        g = None if g is None else mask(g, ctx)
+        g = self.config.retention_alone(x, self.config.value_heads, ctx) if g is None else self.config.retained(mask(g, ctx), ctx)
+        v = self.config.inserted(v)
         o, memory = delta.delta(q * self.key_width**-0.5, k, v, g, mask(beta, ctx), past.memory, reset=ctx.reset)
         return self.output(self._gated(self.norm(o), x).flatten(-2)), State(last, memory)
 

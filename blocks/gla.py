@@ -35,8 +35,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks import base
 from blocks.base import Context, Cost, one_of, require
+from blocks.forgetting import Bounded
 from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear
 from blocks.rope import Rope, rotate
 from kernels import decay
@@ -49,7 +49,7 @@ OUTPUT_GATES: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "sigmoid
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(base.Config):
+class Config(Bounded):
     paper: ClassVar[str] = "GLA, arXiv:2312.06635; RetNet, arXiv:2307.08621; Lightning attention, arXiv:2501.08313"
 
     n_heads: int = 4  # heads
@@ -68,6 +68,7 @@ class Config(base.Config):
     norm_eps: float = 1e-5  # of the norm
 
     def check(self, d_model: int) -> None:
+        super().check(d_model)
         h = self.n_heads
         require(h >= 1, "n_heads", h, "must be at least 1")
         for place in ("expand_k", "expand_v"):
@@ -101,11 +102,11 @@ class Config(base.Config):
         biases = {"vector": K, "scalar": h}.get(self.gate, 0)
         matrices += {"vector": self.gate_rank * (d_model + K), "scalar": d_model * h}.get(self.gate, 0)
         linear = linear_flops(length, 1, matrices)
-        return Cost(
+        return self.recall_cost(length, h, K // h, V // h, gate=self.kind_of_gate) + Cost(
             params=matrices + biases + self.conv * channels + (V // h if self.norm == "head" else V),
-            flops=linear + conv_flops(length, channels, self.conv) + decay.flops(length, h, K // h, V // h),
-            executed_flops=linear + decay.executed_flops(length, h, K // h, V // h, gate=self.kind_of_gate),
-            state_bytes=4 * (max(self.conv - 1, 0) * channels + K * V // h),
+            flops=linear + conv_flops(length, channels, self.conv),
+            executed_flops=linear,
+            state_bytes=4 * max(self.conv - 1, 0) * channels,
         )
 
     @property
@@ -122,6 +123,7 @@ class Config(base.Config):
 class State(NamedTuple):
     conv: Tensor | None  # (b, conv - 1, 2 K + V) float32: the last inputs of the convolution; None = without one
     memory: Tensor  # (b, h, K / h, V / h) float32
+    recent: Tensor | None = None  # (b, r, K + V + gates) float32: the last r keys, values and log decays; None = without state_window
 
 
 class Block(nn.Module):
@@ -142,13 +144,13 @@ class Block(nn.Module):
         self.out_proj = residual_linear(V, d_model, n_layers)
 
     def forward(self, x: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
-        q, k, v, conv = self._heads(x, None if state is None else state.conv, ctx)
-        memory = None if state is None else state.memory
-        o, memory = decay.decay(q * self.scale, mask(k, ctx), v, self.gates(x, ctx), memory, reset=ctx.reset)
+        conv, memory, recent = (None, None, None) if state is None else state
+        q, k, v, conv = self._heads(x, conv, ctx)
+        o, memory, recent = self.config.recall(q * self.scale, mask(k, ctx), v, self.gates(x, ctx), memory, recent, ctx)
         o = self.norm(o).flatten(2) if self.config.norm == "head" else self.norm(o.flatten(2))
         if self.z_proj is not None:
             o = o * OUTPUT_GATES[self.config.output_gate](self.z_proj(x))
-        return self.out_proj(o), State(conv, memory)
+        return self.out_proj(o), State(conv, memory, recent)
 
     def _heads(self, x: Tensor, conv: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """q, k (b, t, h, k), v (b, t, h, v), and the convolution's state."""
@@ -164,13 +166,19 @@ class Block(nn.Module):
 
     def gates(self, x: Float[Tensor, "b t d"], ctx: Context) -> Tensor | None:
         """The log decay: (b, t, h), (b, t, h, k) with a vector gate, None without a gate; 0 at padding."""
+        g = self._own_gates(x)
+        if g is None:
+            return self.config.retention_alone(x, self.config.n_heads, ctx)
+        return self.config.retained(mask(g, ctx), ctx)
+
+    def _own_gates(self, x: Tensor) -> Tensor | None:
         if self.rates is not None:
             rates = torch.tensor(self.rates, dtype=wide(x).dtype, device=x.device)
-            return mask(rates.expand(*x.shape[:2], -1), ctx)
+            return rates.expand(*x.shape[:2], -1)
         if self.g_proj is None:
             return None
         g = F.logsigmoid(wide(self.g_proj(x))) / self.config.gate_normaliser
-        return mask(g.unflatten(-1, (self.config.n_heads, -1)) if self.config.gate == "vector" else g, ctx)
+        return g.unflatten(-1, (self.config.n_heads, -1)) if self.config.gate == "vector" else g
 
 
 def _gate_projection(config: Config, d_model: int, keys: int) -> nn.Module | None:

@@ -4,10 +4,11 @@ Without packing and padding a cache is only its keys and values. With them each 
 its padding stays leading, and what no later token can see (earlier documents, keys behind the window) is dropped.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from blocks.base import Context
@@ -17,13 +18,13 @@ from kernels.attention import attention
 class Keys(NamedTuple):
     """What attention remembers, in the order of the text, padding leading. b batch, s keys, m key heads."""
 
-    keys: Tensor  # (b, s, m, e), after position embedding, in the dtype of the activations
+    keys: Tensor  # (b, s, m, e), after position embedding, in the dtype of the activations (n-gram heads: token ids, int64)
     values: Tensor  # (b, s, m, w)
     positions: Tensor | None  # (b, s) int64: position in the document; None = plain. Keys of a once plain past have their index here
     documents: Tensor | None  # (b, s) int64: running count of documents in the row, -1 = padding; None = plain
 
 
-def append(past: Keys | None, keys: Float[Tensor, "b t n e"], values: Float[Tensor, "b t m w"], ctx: Context) -> Keys:
+def append(past: Keys | None, keys: Num[Tensor, "b t n e"], values: Float[Tensor, "b t m w"], ctx: Context) -> Keys:
     """The cache after a piece of text: the last t entries of each row are its tokens (of a padded row: the last t - pads)."""
     positions, documents = (None, None) if ctx.documents is None else (ctx.positions, ctx.documents)
     if past is None:
@@ -72,15 +73,23 @@ def attend(
     softcap: float | None = None,
     sink_logits: Float[Tensor, "h"] | None = None,
     scale: float | None = None,
+    chunk: int | None = None,
 ) -> Float[Tensor, "b t h w"]:
-    """Attention of the piece that was appended last to everything in the cache. See kernels.attention."""
+    """Attention of the piece that was appended last to everything in the cache. See kernels.attention.
+
+    chunk: only to tokens of the same `chunk` positions of a document; the cache must hold positions from its start (`located`).
+    """
+    q_documents, k_documents = query_documents(cache, ctx), cache.documents
+    if chunk is not None:
+        starts = _chunks(k_documents, cache.positions, chunk)
+        q_documents, k_documents = (_first(starts, x) for x in (_chunks(q_documents, ctx.positions, chunk), starts))
     return attention(
         q,
         cache.keys,
         cache.values,
         k_positions=cache.positions,
-        q_documents=query_documents(cache, ctx),
-        k_documents=cache.documents,
+        q_documents=q_documents,
+        k_documents=k_documents,
         window=window,
         sink_tokens=sink_tokens,
         softcap=softcap,
@@ -89,9 +98,30 @@ def attend(
     )
 
 
-def cache_bytes(length: int, heads: int, key: int, value: int, *, window: int | None = None, sink_tokens: int = 0) -> int:
-    """Bytes of a trimmed plain float32 cache after `length` tokens of one row."""
-    return 4 * heads * (key + value) * (length if window is None else min(length, sink_tokens + window - 1))
+def cache_bytes(
+    length: int, heads: int, key: int, value: int, *, window: int | None = None, sink_tokens: int = 0, located: bool = False
+) -> int:
+    """Bytes of a trimmed float32 cache after `length` tokens of one row; located: with positions and documents."""
+    kept = length if window is None else min(length, sink_tokens + window - 1)
+    return (4 * heads * (key + value) + 16 * located) * kept
+
+
+def located(past: Keys | None, ctx: Context) -> Context:
+    """A context in which a text that begins is its document 0, so that its cache holds positions."""
+    if past is not None or ctx.documents is not None:
+        return ctx
+    return replace(ctx, documents=torch.zeros_like(ctx.positions))
+
+
+def _chunks(documents: Tensor | None, positions: Tensor | None, chunk: int) -> Tensor:
+    """A number for each chunk of each document (b, s), in order, -1 at padding."""
+    documents = _known(documents)
+    return torch.where(documents < 0, documents, (documents << 32) + _known(positions) // chunk).contiguous()
+
+
+def _first(chunks: Tensor, of: Tensor) -> Tensor:
+    """Where the chunk of each token (b, t) begins among the keys' chunks (b, s), -1 at padding: a small number for each."""
+    return torch.searchsorted(chunks, of).where(of >= 0, -1)
 
 
 def _known(x: Tensor | None) -> Tensor:

@@ -21,11 +21,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks import base
 from blocks.base import Context, Cost, divisors, one_of, require
+from blocks.forgetting import Bounded
 from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear
 from blocks.rope import Rope, rotate
-from kernels import decay
 from kernels.conv import flops as conv_flops
 from kernels.dtypes import wide
 
@@ -35,7 +34,7 @@ TAYLOR_DIM = 16  # Based's
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(base.Config):
+class Config(Bounded):
     paper: ClassVar[str] = "Linear attention, arXiv:2006.16236; Based, arXiv:2402.18668"
 
     n_heads: int = 4  # heads
@@ -47,6 +46,7 @@ class Config(base.Config):
     eps: float = 1e-6  # of the division or of the norm
 
     def check(self, d_model: int) -> None:
+        super().check(d_model)
         require(
             self.n_heads >= 1 and d_model % self.n_heads == 0, "n_heads", self.n_heads, f"must divide d_model {d_model}", divisors(d_model)
         )
@@ -57,6 +57,8 @@ class Config(base.Config):
         require(
             not unsigned, "normalise", self.normalise, "divides by 0 with feature: identity, whose sum has no sign", "choices: rms, none"
         )
+        vain = self.insertion is not None and self.normalise == "sum"
+        require(not vain, "insertion", self.insertion, "cancels in the division of normalise: sum", "normalise: rms or none, or retention")
         require(self.conv >= 0 and self.conv != 1, "conv", self.conv, "must be 0 (none) or at least 2 taps")
         require(self.eps > 0, "eps", self.eps, "must be above 0")
         if self.rope is not None:
@@ -78,11 +80,11 @@ class Config(base.Config):
         channels = 2 * h * self.width(d_model) + d_model
         columns = value + (self.normalise == "sum")
         linear = linear_flops(length, d_model, channels + d_model)
-        return Cost(
+        return self.recall_cost(length, h, phi, columns, gate="none") + Cost(
             params=d_model * (channels + d_model) + self.conv * channels + (value if self.normalise == "rms" else 0),
-            flops=linear + conv_flops(length, channels, self.conv) + decay.flops(length, h, phi, columns),
-            executed_flops=linear + decay.executed_flops(length, h, phi, columns, gate="none"),
-            state_bytes=4 * (max(self.conv - 1, 0) * channels + h * phi * columns),
+            flops=linear + conv_flops(length, channels, self.conv),
+            executed_flops=linear,
+            state_bytes=4 * max(self.conv - 1, 0) * channels,
         )
 
     def build(self, d_model: int, layer: int = 0, n_layers: int = 1) -> "Block":
@@ -92,6 +94,9 @@ class Config(base.Config):
 class State(NamedTuple):
     conv: Tensor | None  # (b, conv - 1, 2 h e + d) float32: the last inputs of the convolution; None = without one
     memory: Tensor  # (b, h, phi, d / h [+ 1]) float32; the last column is z where the output is divided by the sum
+    recent: Tensor | None = (
+        None  # (b, r, h phi + values + h with retention) float32: the last r keys, values and log decays; None = without state_window
+    )
 
 
 class Block(nn.Module):
@@ -108,24 +113,29 @@ class Block(nn.Module):
         self.out_proj = residual_linear(d_model, d_model, n_layers)
 
     def forward(self, x: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
-        mixed, conv = self.in_proj(x), None
+        conv, memory, recent = (None, None, None) if state is None else state
+        mixed = self.in_proj(x)
         if self.conv is not None:
-            mixed, conv = self.conv(mixed, None if state is None else state.conv, ctx)
+            mixed, conv = self.conv(mixed, conv, ctx)
         q, k, v = (i.unflatten(-1, (self.config.n_heads, -1)) for i in mixed.split(self.sizes, -1))
         if self.config.rope is not None:
             q, k = rotate(q, ctx.positions, self.config.rope), rotate(k, ctx.positions, self.config.rope)
         with torch.autocast(x.device.type, enabled=False):  # a long sum in bfloat16 would stop growing
-            o, memory = self._read(q, k, v, None if state is None else state.memory, ctx)
-        return self.out_proj(o.flatten(2).to(x.dtype)), State(conv, memory)
+            o, memory, recent = self._read(q, k, v, memory, recent, ctx)
+        return self.out_proj(o.flatten(2).to(x.dtype)), State(conv, memory, recent)
 
-    def _read(self, q: Tensor, k: Tensor, v: Tensor, memory: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor]:
-        """The memory's answers (b, t, h, d / h), normalised, and the memory after them."""
+    def _read(
+        self, q: Tensor, k: Tensor, v: Tensor, memory: Tensor | None, recent: Tensor | None, ctx: Context
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The memory's answers (b, t, h, d / h), normalised, and the memory and the recent tokens after them."""
         q, k, v = self.features(q, scale=True), mask(self.features(k), ctx), wide(v)
-        if self.config.normalise != "sum":
-            o, memory = decay.decay(q, k, v, None, memory, reset=ctx.reset)
-            return (o if self.norm is None else self.norm(o)), memory
-        o, memory = decay.decay(q, k, torch.cat([v, torch.ones_like(v[..., :1])], -1), None, memory, reset=ctx.reset)
-        return o[..., :-1] / (o[..., -1:] + self.config.eps), memory
+        if self.config.normalise == "sum":
+            v = torch.cat([v, torch.ones_like(v[..., :1])], -1)
+        g = self.config.retention_alone(v, self.config.n_heads, ctx)
+        o, memory, recent = self.config.recall(q, k, v, g, memory, recent, ctx)
+        if self.config.normalise == "sum":
+            o = o[..., :-1] / (o[..., -1:] + self.config.eps)
+        return (o if self.norm is None else self.norm(o)), memory, recent
 
     def features(self, x: Float[Tensor, "b t h e"], *, scale: bool = False) -> Float[Tensor, "b t h phi"]:
         """phi(x), at least in float32; of q (scale) times e^(-1/2) where phi is not the Taylor map."""

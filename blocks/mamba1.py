@@ -6,7 +6,7 @@
 Falcon-Mamba (arXiv:2410.05355) and Jamba (arXiv:2403.19887) put an RMS norm on each of dt', B and C: see `norm_bcdt`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks import base
 from blocks.base import Context, Cost, no_decay, one_of, require
+from blocks.forgetting import Forgetting
 from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear, step_bias
 from kernels import linear_scan as scan
 from kernels.conv import flops as conv_flops
@@ -23,7 +23,7 @@ from kernels.dtypes import wide
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(base.Config):
+class Config(Forgetting):
     paper: ClassVar[str] = "Mamba, arXiv:2312.00752"
 
     d_state: int = 16  # state entries a channel
@@ -39,6 +39,7 @@ class Config(base.Config):
     norm_eps: float = 1e-6  # of norm_bcdt
 
     def check(self, d_model: int) -> None:
+        super().check(d_model)
         require(self.d_state >= 1, "d_state", self.d_state, "must be at least 1")
         require(self.conv >= 2, "conv", self.conv, "must be at least 2 taps")
         require(self.inner(d_model) >= 1, "expand", self.expand, f"must give at least one channel at d_model {d_model}")
@@ -54,6 +55,11 @@ class Config(base.Config):
     def rank(self, d_model: int) -> int:
         """Width of dt'."""
         return -(-d_model // 16) if self.dt_rank is None else self.dt_rank
+
+    def resolved(self, d_model: int) -> "Config":
+        start = Config()  # where training starts says nothing of what is computed
+        plain = replace(self, dt_rank=self.rank(d_model), dt_min=start.dt_min, dt_max=start.dt_max, dt_floor=start.dt_floor)
+        return plain if self.norm_bcdt != "none" else replace(plain, norm_eps=start.norm_eps)
 
     def cost(self, d_model: int, length: int) -> Cost:
         c, n, r, w = self.inner(d_model), self.d_state, self.rank(d_model), self.conv
@@ -83,7 +89,7 @@ class Block(nn.Module):
     def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
         super().__init__()
         c, n, r = config.inner(d_model), config.d_state, config.rank(d_model)
-        self.sizes = [r, n, n]
+        self.config, self.sizes = config, [r, n, n]
         self.in_proj = nn.Linear(d_model, 2 * c, bias=config.bias)
         self.conv = ShortConv(c, config.conv, bias=config.conv_bias)
         self.x_proj = nn.Linear(c, r + 2 * n, bias=False)
@@ -107,7 +113,9 @@ class Block(nn.Module):
             low, B, C = (norm(i) for norm, i in zip(self.norms, (low, B, C), strict=True))
         dt = F.softplus(wide(F.linear(low, self.dt_proj.weight)) + self.dt_proj.bias)
         A = -wide(self.A_log).exp()
-        y, ssm = scan.selective_scan(x, mask(dt, ctx), A, B, C, None if state is None else state.ssm, reset=ctx.reset)
+        B, more = self.config.inserted(B), self.config.retention_alone(x, 1, ctx)
+        past = None if state is None else state.ssm
+        y, ssm = scan.selective_scan(x, mask(dt, ctx), A, B, C, past, more=None if more is None else more[..., 0], reset=ctx.reset)
         return self.out_proj((y + self.D * x) * F.silu(z)), State(conv, ssm)
 
 

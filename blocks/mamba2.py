@@ -11,7 +11,7 @@ norm is over the channels of a group. Parameters: (2 c + 2 groups n + h) d + (co
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -19,16 +19,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks import base
 from blocks.base import Context, Cost, divisors, one_of, require
+from blocks.forgetting import Bounded
 from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear, step_bias
-from kernels import decay
 from kernels.conv import flops as conv_flops
 from kernels.dtypes import wide
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(base.Config):
+class Config(Bounded):
     paper: ClassVar[str] = "Mamba-2, arXiv:2405.21060"
 
     d_state: int = 128  # entries of B and C
@@ -47,6 +46,7 @@ class Config(base.Config):
     norm_eps: float = 1e-5  # of the norm
 
     def check(self, d_model: int) -> None:
+        super().check(d_model)
         c = self.inner(d_model)
         require(self.d_state >= 1, "d_state", self.d_state, "must be at least 1")
         require(c >= 1, "expand", self.expand, f"must give at least one channel at d_model {d_model}")
@@ -69,17 +69,22 @@ class Config(base.Config):
         """c, the channels of all heads."""
         return int(self.expand * d_model)
 
+    def resolved(self, d_model: int) -> "Config":
+        start = Config()  # where training starts says nothing of what is computed
+        plain = replace(self, dt_min=start.dt_min, dt_max=start.dt_max, dt_floor=start.dt_floor, a_range=start.a_range)
+        return plain if self.norm != "none" else replace(plain, norm_eps=start.norm_eps)
+
     def cost(self, d_model: int, length: int) -> Cost:
         c, n, groups, p = self.inner(d_model), self.d_state, self.n_groups, self.head_dim
         h, channels = c // p, c + 2 * groups * n
         matrices = d_model * (c + channels + h) + c * d_model
         linear = linear_flops(length, 1, matrices)
         biases = self.conv_bias * channels + self.bias * (c + channels + h + d_model)
-        return Cost(
+        return self.recall_cost(length, h, n, p, gate="scalar", groups=groups) + Cost(
             params=matrices + self.conv * channels + biases + 3 * h + (0 if self.norm == "none" else c),
-            flops=linear + conv_flops(length, channels, self.conv) + decay.flops(length, h, n, p),
-            executed_flops=linear + decay.executed_flops(length, h, n, p, groups=groups),
-            state_bytes=4 * ((self.conv - 1) * channels + c * n),
+            flops=linear + conv_flops(length, channels, self.conv),
+            executed_flops=linear,
+            state_bytes=4 * (self.conv - 1) * channels,
         )
 
     def build(self, d_model: int, layer: int = 0, n_layers: int = 1) -> "Block":
@@ -89,6 +94,7 @@ class Config(base.Config):
 class State(NamedTuple):
     conv: Tensor  # (b, conv - 1, c + 2 groups n) float32: the last inputs of the convolution
     ssm: Tensor  # (b, h, n, head_dim) float32
+    recent: Tensor | None = None  # (b, r, groups n + c + h) float32: the last r keys, values and log decays; None = without state_window
 
 
 class Block(nn.Module):
@@ -113,20 +119,21 @@ class Block(nn.Module):
 
     def forward(self, u: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
         z, mixed, dt = self.in_proj(u).split(self.sizes, -1)
-        mixed, conv = self.conv(mixed, None if state is None else state.conv, ctx)
+        conv, ssm, recent = (None, None, None) if state is None else state
+        mixed, conv = self.conv(mixed, conv, ctx)
         groups, n = self.config.n_groups, self.config.d_state
         x, B, C = mixed.split([z.shape[-1], groups * n, groups * n], -1)
         x, B, C = x.unflatten(-1, (-1, self.config.head_dim)), B.unflatten(-1, (groups, n)), C.unflatten(-1, (groups, n))
         dt, a = self.gates(dt, ctx)
-        y, ssm = decay.decay(C, B, dt[..., None] * x, a, None if state is None else state.ssm, reset=ctx.reset)
+        y, ssm, recent = self.config.recall(C, B, dt[..., None] * x, a, ssm, recent, ctx)
         y = (y + self.D[:, None] * x).flatten(2)
-        return self.out_proj(self._gated(y, z).to(u.dtype)), State(conv, ssm)
+        return self.out_proj(self._gated(y, z).to(u.dtype)), State(conv, ssm, recent)
 
     def gates(self, dt: Float[Tensor, "b t h"], ctx: Context) -> tuple[Float[Tensor, "b t h"], Float[Tensor, "b t h"]]:
         """From dt as projected: the write strength dt and the log decay a, both 0 at padding."""
         dt = F.softplus(wide(dt) + self.dt_bias).clamp(*self.config.dt_limit)
         dt = mask(dt, ctx)
-        return dt, -dt * wide(self.A_log).exp()
+        return dt, self.config.retained(-dt * wide(self.A_log).exp(), ctx)
 
     def _gated(self, y: Tensor, z: Tensor) -> Tensor:
         """y silu(z), with the norm where the config wants it."""

@@ -5,31 +5,15 @@
 f is the GELU (arXiv:1606.08415), exact or in its tanh form (GPT-2), the squared ReLU (Primer, arXiv:2109.08668) or the SiLU.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from blocks import base
 from blocks.base import Context, Cost, one_of, require
-from blocks.parts import linear_flops, residual_linear
-
-
-def relu2(x: Tensor) -> Tensor:
-    """The square of the ReLU."""
-    return F.relu(x).square()
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "relu2": relu2,
-    "silu": F.silu,
-}
+from blocks.parts import ACTIVATIONS, linear_flops, residual_linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +34,9 @@ class Config(base.Config):
     def width(self, d_model: int) -> int:
         """The hidden width."""
         return round(self.expand * d_model) if self.hidden is None else self.hidden
+
+    def resolved(self, d_model: int) -> "Config":
+        return replace(self, hidden=self.width(d_model), expand=Config.expand)
 
     def cost(self, d_model: int, length: int) -> Cost:
         f = self.width(d_model)

@@ -1,12 +1,16 @@
 """What several blocks share: norms, projections, short convolution, rotary embedding, and the arithmetic of their cost."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.base import Context, no_decay
 from kernels.conv import conv, previous
+from kernels.dtypes import wide
 from kernels.norm import rms_norm
 
 
@@ -23,6 +27,49 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.weight, groups=self.groups, eps=self.eps)
+
+
+class CentredRMSNorm(nn.Module):
+    """y = x / rms(x) * (1 + weight): the weight begins at 0 and decays towards it (Gemma, Qwen3-Next)."""
+
+    def __init__(self, width: int, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, 1 + wide(self.weight), eps=self.eps)
+
+
+NORMS = ("rmsnorm", "rmsnorm_centred", "rmsnorm_plain", "layernorm", "layernorm_unbiased")
+
+
+def make_norm(kind: str, width: int, eps: float) -> nn.Module:
+    """The norm of a kind in NORMS: rmsnorm (weight), rmsnorm_centred (1 + weight), rmsnorm_plain (no weight), layernorm (weight and
+    bias), layernorm_unbiased (weight)."""
+    if kind == "rmsnorm_centred":
+        return CentredRMSNorm(width, eps=eps)
+    if kind.startswith("layernorm"):
+        return nn.LayerNorm(width, eps=eps, bias=kind == "layernorm")
+    return RMSNorm(width, eps=eps, affine=kind == "rmsnorm")
+
+
+def norm_params(kind: str, width: int) -> int:
+    """The parameters of `make_norm`."""
+    return {"rmsnorm_plain": 0, "layernorm": 2 * width}.get(kind, width)
+
+
+def relu2(x: Tensor) -> Tensor:
+    """The square of the ReLU (Primer, arXiv:2109.08668)."""
+    return F.relu(x).square()
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu2": relu2,
+    "silu": F.silu,
+}
 
 
 def residual_linear(d_in: int, d_out: int, n_layers: int, *, bias: bool = False) -> nn.Linear:

@@ -15,17 +15,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks import base
 from blocks.base import Context, Cost, divisors, no_decay, require
+from blocks.forgetting import Bounded
 from blocks.parts import linear_flops, mask, shift
-from kernels import decay
 from kernels.dtypes import wide
 
 NORM_EPS = 64e-5  # of the norm over a head: 1e-5 times the square of the 8 that the outputs were once divided by
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(base.Config):
+class Config(Bounded):
     paper: ClassVar[str] = "RWKV-6 (Finch), arXiv:2404.05892"
 
     head_dim: int | None = None  # key and value width of a head; None = 64, or d_model where that is less
@@ -33,6 +32,7 @@ class Config(base.Config):
     decay_rank: int = 64  # width of the low-rank decay
 
     def check(self, d_model: int) -> None:
+        super().check(d_model)
         e = self.width(d_model)
         require(e >= 1 and d_model % e == 0, "head_dim", self.head_dim, f"must divide d_model {d_model}", divisors(d_model))
         require(self.mix_rank >= 1, "mix_rank", self.mix_rank, "must be at least 1")
@@ -47,11 +47,11 @@ class Config(base.Config):
         h = d_model // e
         matrices = d_model * (5 * d_model + 10 * self.mix_rank + 2 * self.decay_rank)
         linear = linear_flops(length, 1, matrices)
-        return Cost(
+        return self.recall_cost(length, h, e, e, gate="vector") + Cost(
             params=matrices + 10 * d_model,  # six mixes, w_0, u, the norm's weight and bias
-            flops=linear + decay.flops(length, h, e, e),
-            executed_flops=linear + decay.executed_flops(length, h, e, e, gate="vector"),
-            state_bytes=4 * (d_model + h * e * e),
+            flops=linear,
+            executed_flops=linear,
+            state_bytes=4 * d_model,
         )
 
     def build(self, d_model: int, layer: int = 0, n_layers: int = 1) -> "Block":
@@ -61,6 +61,7 @@ class Config(base.Config):
 class State(NamedTuple):
     shift: Tensor  # (b, 1, d) float32: the last input
     memory: Tensor  # (b, h, k, v) float32
+    recent: Tensor | None = None  # (b, r, 3 d) float32: the last r keys, values and log decays; None = without state_window
 
 
 class Block(nn.Module):
@@ -69,7 +70,7 @@ class Block(nn.Module):
     def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
         super().__init__()
         d, e = d_model, config.width(d_model)
-        self.head_dim = e
+        self.config, self.head_dim = config, e
         self.mix_x = nn.Parameter(torch.empty(d))
         self.mix = no_decay(nn.Parameter(torch.empty(5, d)))  # of w, k, v, r, g
         self.mix_down = no_decay(nn.Parameter(torch.zeros(d, 5 * config.mix_rank)))
@@ -106,16 +107,15 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
         b, t, d = x.shape
-        before, last = shift(x, None if state is None else state.shift, ctx)
+        past, memory, recent = (None, None, None) if state is None else state
+        before, last = shift(x, past, ctx)
         xw, xk, xv, xr, xg = self._mixes(x, before - x)
         g = -(self.decay + wide(torch.tanh(xw @ self.decay_down) @ self.decay_up)).exp()
         r, k, v = (i.unflatten(-1, (-1, self.head_dim)) for i in (self.receptance(xr), self.key(xk), self.value(xv)))
-        g = g.unflatten(-1, (-1, self.head_dim))
-        o, memory = decay.decay(
-            r, mask(k, ctx), v, mask(g, ctx), None if state is None else state.memory, bonus=self.bonus, reset=ctx.reset
-        )
+        g = self.config.retained(mask(g.unflatten(-1, (-1, self.head_dim)), ctx), ctx)
+        o, memory, recent = self.config.recall(r, mask(k, ctx), v, g, memory, recent, ctx, bonus=self.bonus)
         o = self.norm(o.reshape(b * t, d)).view(b, t, d)
-        return self.output(o * F.silu(self.gate(xg))), State(last, memory)
+        return self.output(o * F.silu(self.gate(xg))), State(last, memory, recent)
 
     def _mixes(self, x: Tensor, step: Tensor) -> tuple[Tensor, ...]:
         """x_w, x_k, x_v, x_r, x_g."""

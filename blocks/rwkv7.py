@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks import base
 from blocks.base import Context, Cost, divisors, no_decay, require
+from blocks.forgetting import Forgetting
 from blocks.parts import linear_flops, mask, shift
 from kernels import delta
 from kernels.dtypes import wide
@@ -33,7 +33,7 @@ V_FIRST = "rwkv7_v_first"  # the key in ctx.shared
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(base.Config):
+class Config(Forgetting):
     paper: ClassVar[str] = "RWKV-7 (Goose), arXiv:2503.14456"
 
     head_dim: int | None = None  # key and value width of a head; None = 64, or d_model where that is less
@@ -44,6 +44,7 @@ class Config(base.Config):
     value_residual: bool = True  # mix v with the first rwkv7 layer's; officially off in that layer itself
 
     def check(self, d_model: int) -> None:
+        super().check(d_model)
         e = self.width(d_model)
         require(
             e >= 2 and d_model % e == 0, "head_dim", self.head_dim, f"must divide d_model {d_model} and be at least 2", divisors(d_model)
@@ -112,7 +113,7 @@ class Block(nn.Module):
     def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
         super().__init__()
         d, e = d_model, config.width(d_model)
-        self.head_dim = e
+        self.config, self.head_dim = config, e
         decay_rank, rate_rank, value_rank, gate_rank = config.ranks(d)
         late, depth = 1 - layer / n_layers, layer / max(1, n_layers - 1)  # 1 .. almost 0, 0 .. 1
         spread, zigzag = torch.arange(d) / max(1, d - 1), _zigzag(d, e)
@@ -144,7 +145,8 @@ class Block(nn.Module):
         k = k * (1 + (a - 1) * self.key_rate)
         r, w, k, v, a = (i.unflatten(-1, (-1, self.head_dim)) for i in (r, w, k, v, a))
         past = None if state is None else state.memory
-        o, memory = delta.dplr(r, mask(w, ctx), mask(k, ctx), v, mask(-kappa, ctx), kappa * a, past, reset=ctx.reset)
+        g, written = self.config.retained(mask(w, ctx), ctx), self.config.inserted(mask(k, ctx))
+        o, memory = delta.dplr(r, g, written, v, mask(-kappa, ctx), kappa * a, past, reset=ctx.reset)
         o = self.norm(o.reshape(-1, x.shape[-1])).view_as(v) + (r * k * self.bonus).sum(-1, keepdim=True) * v
         gate = self.gate(torch.sigmoid(self.gate.hidden(xg)))
         return self.output(o.flatten(-2) * gate), State(last, memory)

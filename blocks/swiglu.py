@@ -1,18 +1,19 @@
-"""SwiGLU: a gated channel mixer (Shazeer, arXiv:2002.05202).
+"""SwiGLU: a gated channel mixer, and its siblings with another gate (Shazeer, arXiv:2002.05202).
 
-y = W_down (silu(W_gate x) * W_up x)
+    y = W_down (f(W_gate x) * W_up x)
+
+f is the SiLU (SwiGLU), the GELU, exact or in its tanh form (GEGLU; Gemma), or the squared ReLU.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from blocks import base
-from blocks.base import Context, Cost, require
-from blocks.parts import linear_flops, residual_linear
+from blocks.base import Context, Cost, one_of, require
+from blocks.parts import ACTIVATIONS, linear_flops, residual_linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,10 @@ class Config(base.Config):
     multiple_of: int = 16  # the hidden width is rounded up to a multiple of this
     hidden: int | None = None  # the hidden width itself, whatever expand and multiple_of say
     bias: bool = False  # biases in all three projections
+    activation: str = "silu"  # of the gate: silu | gelu (exact) | gelu_tanh | relu2 (squared ReLU)
 
     def check(self, d_model: int) -> None:
+        one_of("activation", self.activation, tuple(ACTIVATIONS))
         require(self.multiple_of >= 1, "multiple_of", self.multiple_of, "must be at least 1")
         require(self.hidden is None or self.hidden >= 1, "hidden", self.hidden, "must be at least 1")
         require(self.hidden is not None or self.expand > 0, "expand", self.expand, "must be above 0")
@@ -35,6 +38,9 @@ class Config(base.Config):
         if self.hidden is not None:
             return self.hidden
         return max(1, -(-round(self.expand * d_model) // self.multiple_of)) * self.multiple_of
+
+    def resolved(self, d_model: int) -> "Config":
+        return replace(self, hidden=self.width(d_model), expand=Config.expand, multiple_of=Config.multiple_of)
 
     def cost(self, d_model: int, length: int) -> Cost:
         f = self.width(d_model)
@@ -55,9 +61,10 @@ class Block(nn.Module):
     def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
         super().__init__()
         f = config.width(d_model)
+        self.activation = ACTIVATIONS[config.activation]
         self.gate = nn.Linear(d_model, f, bias=config.bias)
         self.up = nn.Linear(d_model, f, bias=config.bias)
         self.down = residual_linear(f, d_model, n_layers, bias=config.bias)
 
     def forward(self, x: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
-        return self.down(F.silu(self.gate(x)) * self.up(x)), State()
+        return self.down(self.activation(self.gate(x)) * self.up(x)), State()

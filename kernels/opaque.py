@@ -142,7 +142,8 @@ class _Node(torch.autograd.Function):
     """(layout, *tensors) -> outputs."""
 
     @staticmethod
-    def forward(ctx: Any, layout: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        ctx, layout, *tensors = inputs  # named ones Dynamo counts: without gradients it takes ctx away where inputs are one more
         ctx.save_for_backward(*tensors)
         ctx.layout = layout
         return tuple(_forward(layout, list(tensors)))

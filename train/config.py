@@ -12,7 +12,7 @@ from zoo.config import ModelConfig, validate
 from zoo.schema import parse
 
 SCHEDULES = ("cosine", "wsd", "constant")
-STATES = ("none", "pass", "tbptt")
+STATES = ("none", "pass", "tbptt", "noise", "fitted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,11 @@ class TrainConfig:
     precision: str = "fp32"  # fp32 | bf16 (autocast; weights, states and optimiser stay float32)
     compile: bool = False  # torch.compile the stack
     device: str = "auto"  # auto | cpu | cuda
-    state: str = "none"  # what rows start from: none | pass (another sequence's final state) | tbptt (their own last one)
-    state_share: float = 1.0  # pass: the share of rows that do; the others start from nothing
+    state: str = "none"  # what rows start from: none | pass (another sequence's final state) | tbptt (their own last one) |
+    # noise (h ~ N(0, state_noise^2), everywhere alike) | fitted (h ~ N(mu, sigma^2) of each head's or tensor's final states so far)
+    state_share: float = 1.0  # pass, noise, fitted: the share of rows that do; the others start from nothing
+    state_noise: float | None = None  # noise: the standard deviation
+    state_from: float = 0.0  # share of the steps that go by before rows start from states at all; 0.9 = only in the last tenth
     growing_state: str = "refuse"  # of full attention, with pass and tbptt: refuse | restart (anew in every step) | keep
     diverged: float | None = 3.0  # stop when the smoothed loss is this many times its best and above a uniform guess; null = never
     log_every: int = 10  # steps a row of metrics.csv
@@ -57,6 +60,7 @@ class TrainConfig:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         one_of("state", self.state, STATES)
         one_of("growing_state", self.growing_state, ("refuse", "restart", "keep"))
+        _check_states(self)
         require(self.diverged is None or self.diverged > 1, "diverged", self.diverged, "must be above 1, or null for never")
         require(self.clip is None or self.clip > 0, "clip", self.clip, "must be above 0, or null for no clipping")
         for entry in self.loggers:
@@ -67,7 +71,7 @@ class TrainConfig:
 def _check_numbers(config: TrainConfig) -> None:
     for name in ("batch_size", "accumulate", "log_every", "checkpoint_every", "validate_rows"):
         require(getattr(config, name) >= 1, name, getattr(config, name), "must be at least 1")
-    for name in ("warmup", "decay_share", "final_lr", "state_share"):
+    for name in ("warmup", "decay_share", "final_lr", "state_share", "state_from"):
         require(0 <= getattr(config, name) <= 1, name, getattr(config, name), "is a share: 0 to 1")
     for name in ("lr", "eps"):
         require(getattr(config, name) > 0, name, getattr(config, name), "must be above 0")
@@ -75,6 +79,15 @@ def _check_numbers(config: TrainConfig) -> None:
     require(all(0 <= b < 1 for b in config.betas), "betas", config.betas, "must lie in [0, 1)")
     every = config.validate_every
     require(every is None or every >= 1, "validate_every", every, "must be at least 1, or null for never")
+
+
+def _check_states(config: TrainConfig) -> None:
+    noisy, sigma = config.state == "noise", config.state_noise
+    require(noisy or sigma is None, "state_noise", sigma, f"is only of state: noise, not of {config.state}", "null, or state: noise")
+    require(not noisy or sigma is not None, "state_noise", sigma, "is needed by state: noise", "for example 0.1; fitted finds its own")
+    require(sigma is None or sigma > 0, "state_noise", sigma, "must be above 0", "state: none starts from nothing")
+    carries, others = config.state != "none", ", ".join(s for s in STATES if s != "none")
+    require(carries or config.state_from == 0, "state_from", config.state_from, "means nothing with state: none", f"state: {others}")
 
 
 @dataclass(frozen=True, kw_only=True)

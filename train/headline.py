@@ -75,11 +75,9 @@ def _title(condition: str, key: str | None) -> str:
         return f"{keys['pairs']} pairs, {keys['length']} tokens"
     if key == "length":
         return f"{keys['length']} tokens"
-    return (
-        "whole documents"
-        if keys.get("window") == "document"
-        else " ".join(f"{k} {v}" for k, v in keys.items() if k in ("window", "length"))
-    )
+    if key == "tokens":
+        return keys["tokens"]
+    return "whole documents" if keys.get("window") == "document" else " ".join(f"{k} {v}" for k, v in keys.items())
 
 
 def _cells(records: Sequence[Record], reference: str) -> dict[str, Cell]:

@@ -30,7 +30,7 @@ class Training(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.model, self.spec, self.steps = model, spec, steps
-        self.carry = Carry(spec.train, spec.model, spec.seed)
+        self.carry = Carry(spec.train, spec.model, spec.seed, steps)
         self.progress = Progress() if start is None else start.progress
         self.first_step = self.progress.step
         self.start = start

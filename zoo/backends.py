@@ -12,7 +12,7 @@ from blocks.base import Config
 from kernels import BACKENDS, BackendError, backend
 from kernels.rooms import Rooms, observed
 from kernels.verify import TOLERANCE
-from zoo.check import ContractError, Piece, Subject, _kinds, _read, _scrambled
+from zoo.check import ContractError, Piece, Subject, _kinds, _read, _scrambled, _tokens
 
 LENGTH = 150  # more than two chunks, and no multiple of one
 COMPARED = tuple(name for name in BACKENDS if name not in ("auto", "reference"))
@@ -72,7 +72,7 @@ def _outputs(subject: Subject, name: str, dtype: torch.dtype) -> tuple[list[Tens
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, LENGTH, subject.d_model, generator=generator).to(device).requires_grad_()
     kinds = _kinds(subject.config, 2, LENGTH)
-    piece = Piece(x, kinds=None if kinds is None else kinds.to(device))
+    piece = Piece(x, kinds=None if kinds is None else kinds.to(device), tokens=_tokens(2, LENGTH).to(device))
     with backend(name), observed(note), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         y, _, _ = _read(subject, [piece])
     weight = torch.randn(y.shape, generator=generator).to(y)

@@ -51,6 +51,7 @@ class Piece(NamedTuple):
     documents: Tensor | None = None
     padding: Tensor | None = None
     kinds: Tensor | None = None
+    tokens: Tensor | None = None
 
     def cut(self, start: int, stop: int) -> Piece:
         return Piece(*(None if p is None else p[:, start:stop] for p in self))  # type: ignore[arg-type]
@@ -84,7 +85,7 @@ def _scrambled(block: nn.Module) -> nn.Module:
 def _piece(subject: Subject, length: int = LENGTH, batch: int = 2, seed: int = 0) -> Piece:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, length, subject.d_model, generator=generator, dtype=torch.float64)
-    return Piece(x, kinds=_kinds(subject.config, batch, length))
+    return Piece(x, kinds=_kinds(subject.config, batch, length), tokens=_tokens(batch, length, seed))
 
 
 def _kinds(config: Config, batch: int, length: int) -> Tensor | None:
@@ -93,6 +94,11 @@ def _kinds(config: Config, batch: int, length: int) -> Tensor | None:
     kind = next((k for k in config.needs_kinds if k in (META, LANDMARK)), TEXT)
     index = torch.arange(length)
     return torch.where(index % 5 == 4, kind, TEXT).expand(batch, length).contiguous()
+
+
+def _tokens(batch: int, length: int, seed: int = 0) -> Tensor:
+    """Token ids of so small a vocabulary that they come again and again."""
+    return torch.randint(4, (batch, length), generator=torch.Generator().manual_seed(seed))
 
 
 def _read(subject: Subject, pieces: Sequence[Piece], state: Any = None, cursor: Cursor | None = None) -> tuple[Tensor, Any, Cursor]:
@@ -108,7 +114,8 @@ def _read(subject: Subject, pieces: Sequence[Piece], state: Any = None, cursor: 
 
 def _context(piece: Piece, cursor: Cursor | None) -> tuple[Context, Cursor]:
     b, t, _ = piece.x.shape
-    return advance(cursor, b, t, documents=piece.documents, padding=piece.padding, kinds=piece.kinds, device=piece.x.device)
+    _, documents, padding, kinds, tokens = piece
+    return advance(cursor, b, t, documents=documents, padding=padding, kinds=kinds, tokens=tokens, device=piece.x.device)
 
 
 def _cuts(piece: Piece, sizes: Sequence[int]) -> list[Piece]:
@@ -158,10 +165,12 @@ def check_state_gradient(subject: Subject) -> float:
 def check_causal(subject: Subject) -> float:
     """Changing a token changes nothing before it, and changes something at it or after it."""
     text, at = _piece(subject), 19  # of the special kind, where the block needs one
-    changed = text.x.clone()
+    assert text.tokens is not None
+    changed, tokens = text.x.clone(), text.tokens.clone()
     changed[:, at] += 1.0
+    tokens[:, at] += 4  # an id that is nowhere else
     whole, _, _ = _read(subject, [text])
-    other, _, _ = _read(subject, [text._replace(x=changed)])
+    other, _, _ = _read(subject, [text._replace(x=changed, tokens=tokens)])
     if difference(other[:, at:], whole[:, at:]) == 0:
         raise ContractError("the block ignores its input: a changed token changes no output")
     return _same("no future leak: outputs before a changed token", other[:, :at], whole[:, :at])

@@ -10,11 +10,13 @@ from typing import Any
 
 from blocks.base import Config, ConfigError, one_of, require
 from blocks.catalogue import config_class
+from blocks.parts import NORMS
 from zoo.pattern import expand
 from zoo.schema import check_keys, load_yaml, merge, parse
 from zoo.tokens import TokensConfig
 
 RESERVED = ("type", "like", "share")
+NORM_PLACES = ("pre", "post", "sandwich")
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,16 @@ class ModelConfig:
     vocab_size: int  # number of token ids
     blocks: dict[str, Any]  # name -> {type: ..., its fields} or {like: NAME, changes}
     pattern: str  # see zoo.pattern
-    norm: str = "rmsnorm"  # pre-norm of every sub-layer and of the head: rmsnorm | layernorm
+    norm: str = "rmsnorm"  # rmsnorm | rmsnorm_centred (weight 1 + w) | rmsnorm_plain (no weight) | layernorm | layernorm_unbiased
     norm_eps: float = 1e-5  # added to the mean square (the variance) under the root
+    norm_place: str = "pre"  # of a sub-layer's norm: pre (before it) | post (on its output, before it is added) | sandwich (both)
     parallel: str = "add"  # how X|Y are mixed: add | mean_norm (each normed, then averaged, as in Hymba)
+    residual_scale: float = 1.0  # factor of every sub-layer's output before it is added
+    embedding_scale: float = 1.0  # factor of the tokens' embeddings
+    embedding_norm: bool = False  # a norm before the first sub-layer
+    positions: int | None = None  # a learned embedding for each of so many positions; null: none
     tie_embeddings: bool = True  # the head reads the embedding's weight
+    logit_scale: float = 1.0  # factor of the logits
     dropout: float = 0.0  # on every sub-layer's output, in training
     logit_softcap: float | None = None  # c * tanh(logits / c)
     tokens: TokensConfig = field(default_factory=TokensConfig)  # tokens that the model inserts by itself
@@ -54,10 +62,14 @@ class ModelConfig:
         return {name: _named(self, name) for name in self.blocks}
 
 
-def load_model(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> ModelConfig:
-    """A checked ModelConfig from a YAML path or a mapping. Raises ConfigError on anything that could not be built."""
+def load_model(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None, *, tiny: bool = False) -> ModelConfig:
+    """A checked ModelConfig from a YAML path or a mapping. Raises ConfigError on anything that could not be built.
+
+    A model of published size may hold `tiny:`, the changes that make a small one of the same kind; tiny = with them."""
     values = load_yaml(source) if isinstance(source, (str, Path)) else dict(source)
-    config = parse(ModelConfig, merge(values, overrides or {}))
+    small = values.pop("tiny", {})
+    require(isinstance(small, Mapping), "tiny", small, "must be a mapping of the keys to change")
+    config = parse(ModelConfig, merge(merge(values, small if tiny else {}), overrides or {}))
     validate(config)
     return config
 
@@ -68,9 +80,13 @@ def validate(config: ModelConfig) -> None:
     require(config.vocab_size >= 2, "vocab_size", config.vocab_size, "must be at least 2")
     require(0 <= config.dropout < 1, "dropout", config.dropout, "must be in [0, 1)")
     require(config.norm_eps > 0, "norm_eps", config.norm_eps, "must be above 0")
+    for name in ("residual_scale", "embedding_scale", "logit_scale"):
+        require(getattr(config, name) != 0, name, 0, "can't be 0", "1 leaves everything as it is")
+    require(config.positions is None or config.positions >= 1, "positions", config.positions, "must be at least 1, or null for none")
     cap = config.logit_softcap
     require(cap is None or cap > 0, "logit_softcap", cap, "must be above 0, or null for none")
-    one_of("norm", config.norm, ("rmsnorm", "layernorm"))
+    one_of("norm", config.norm, NORMS)
+    one_of("norm_place", config.norm_place, NORM_PLACES)
     one_of("parallel", config.parallel, ("add", "mean_norm"))
     require(bool(config.blocks), "blocks", config.blocks, "a model needs at least one block", "for example: A: {type: gqa, n_heads: 4}")
     used = {name for layer in config.layers for name in layer}

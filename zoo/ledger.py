@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from blocks.base import TEXT, Cost
+from blocks.parts import norm_params
 from zoo.config import ModelConfig
 from zoo.stack import block_configs
 
@@ -36,7 +37,7 @@ class Ledger:
 
     rows: tuple[Row, ...]
     length: int
-    embedding_params: int
+    embedding_params: int  # of the tokens' and the positions' embeddings
 
     @property
     def total(self) -> Cost:
@@ -73,13 +74,15 @@ class Ledger:
 def ledger(config: ModelConfig, length: int) -> Ledger:
     """The ledger of a model for one sequence of `length` text tokens. No module is built."""
     d, vocab = config.d_model, config.vocab_size
-    embedding = Row(None, "embedding", "embedding", Cost(params=vocab * d + _inserted_params(config), state_bytes=0))
+    tables = (vocab + (config.positions or 0)) * d
+    entrance = _inserted_params(config) + config.embedding_norm * _norm_params(config)
+    embedding = Row(None, "embedding", "embedding", Cost(params=tables + entrance, state_bytes=0))
     head_params = _norm_params(config) + (0 if config.tie_embeddings else vocab * d)
     head_flops = 2 * length * d * vocab
     head = Row(None, "head", "tied head" if config.tie_embeddings else "head", Cost(head_params, head_flops, head_flops))
     rows = (_segment_rows if config.tokens.memory else _plain_rows)(config, length)
     cursor = Row(None, "cursor", "position", Cost(state_bytes=CURSOR_BYTES)) if rows_hold_state(config, length) else None
-    return Ledger((embedding, *rows, head, *([cursor] if cursor else [])), length, vocab * d)
+    return Ledger((embedding, *rows, head, *([cursor] if cursor else [])), length, tables)
 
 
 def rows_hold_state(config: ModelConfig, length: int) -> bool:
@@ -97,7 +100,7 @@ def stack_rows(config: ModelConfig, kinds: list[int]) -> tuple[Row, ...]:
     rows = []
     named = config.named
     for index, branches in enumerate(block_configs(config)):
-        cost = Cost(params=_norm_params(config))
+        cost = Cost(params=_norm_params(config) * (2 if config.norm_place == "sandwich" else 1))
         if config.parallel == "mean_norm" and len(branches) > 1:
             cost += Cost(params=len(branches) * config.d_model)
         for _, block, counted in branches:
@@ -124,7 +127,7 @@ def _segment_rows(config: ModelConfig, length: int) -> tuple[Row, ...]:
 
 
 def _norm_params(config: ModelConfig) -> int:
-    return config.d_model * (2 if config.norm == "layernorm" else 1)
+    return norm_params(config.norm, config.d_model)
 
 
 def _inserted_params(config: ModelConfig) -> int:

@@ -1,4 +1,4 @@
-"""Pattern -> model: embedding, inserted tokens, the stack, the head. Tokens in, logits and a state out.
+"""Pattern -> model: embedding, inserted tokens, positions, the stack, the head. Tokens in, logits and a state out.
 
     logits, state = model(tokens, state)
 
@@ -41,6 +41,10 @@ class Model(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, d)
         nn.init.normal_(self.embedding.weight, std=d**-0.5)  # logits of a tied head begin with a variance of one
         self.inserted = nn.ParameterDict({str(kind): nn.Parameter(0.02 * torch.randn(count, d)) for kind, count in _counts(config).items()})
+        self.positions = nn.Embedding(config.positions, d) if config.positions is not None else None
+        if self.positions is not None:
+            nn.init.normal_(self.positions.weight, std=0.01)  # GPT-2's
+        self.embedding_norm = make_norm(config) if config.embedding_norm else None
         self.stack = Stack(config)
         self.segments = Segments(config.tokens.memory, d) if config.tokens.memory is not None else None
         self.norm = make_norm(config)
@@ -64,7 +68,7 @@ class Model(nn.Module):
     def hidden(
         self, tokens: Tensor, state: Any = None, *, documents: Tensor | None = None, padding: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """The normed hidden states (b, t, d) that the head reads, and the state after the piece."""
+        """The normed (and scaled, logit_scale) hidden states (b, t, d) that the head reads, and the state after the piece."""
         if tokens.ndim != 2 or tokens.shape[1] == 0:
             raise ConfigError("tokens", list(tokens.shape), "must be (batch, length) with a length of at least 1")
         order = leading(padding)
@@ -73,22 +77,41 @@ class Model(nn.Module):
             padding = padding.gather(1, order) if padding is not None else None
             documents = documents.gather(1, order) if documents is not None else None
         if self.segments is not None:
-            hidden, state = self.segments.run(self.embedding(tokens), state, self._run_segment, documents, padding)
+            hidden, state = self.segments.run(self._embedded(tokens), state, self._run_segment, documents, padding)
         else:
             hidden, state = self._run(tokens, state, documents, padding)
         return (hidden if order is None else restore(hidden, order)), state
 
     def _run(self, tokens: Tensor, state: ModelState | None, documents: Tensor | None, padding: Tensor | None) -> tuple[Tensor, ModelState]:
         cursor, layers = (None, None) if state is None else state
-        ctx, cursor = advance(cursor, *tokens.shape, documents=documents, padding=padding, device=tokens.device)
-        x, text = self.embedding(tokens), None
+        ctx, cursor = advance(cursor, *tokens.shape, documents=documents, padding=padding, tokens=tokens, device=tokens.device)
+        x, text = self._embedded(tokens), None
         if self.config.tokens.kinds:
             layout = insert(self.config.tokens, ctx)
             x, ctx, text = self._with_inserted(x, layout.ctx, layout.source, layout.order), layout.ctx, layout.text
-        x, layers = self.stack(x, layers, ctx)
+        x, layers = self._stacked(x, layers, ctx)
         if text is not None:
             x = x.gather(1, text[..., None].expand(*text.shape, x.shape[-1]))
-        return self.norm(x), ModelState(cursor, layers)
+        return self._normed(x), ModelState(cursor, layers)
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens)
+        return x if self.config.embedding_scale == 1 else x * self.config.embedding_scale
+
+    def _stacked(self, x: Tensor, states: LayerStates | None, ctx: Context) -> tuple[Tensor, LayerStates]:
+        """The stack with what comes right before it."""
+        if self.positions is not None:
+            longest = int(ctx.positions.max()) + 1
+            if longest > self.positions.num_embeddings:
+                raise ConfigError("positions", self.positions.num_embeddings, f"a document of {longest} tokens is longer")
+            x = x + self.positions(ctx.positions)
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        return self.stack(x, states, ctx)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        return x if self.config.logit_scale == 1 else x * self.config.logit_scale
 
     def _with_inserted(self, x: Tensor, ctx: Context, source: Tensor, order: Tensor) -> Tensor:
         expanded = x.gather(1, source[..., None].expand(*source.shape, x.shape[-1]))
@@ -101,8 +124,8 @@ class Model(nn.Module):
     def _run_segment(self, x: Tensor, state: ModelState | None) -> tuple[Tensor, ModelState]:
         cursor, layers = (None, None) if state is None else state
         ctx, cursor = advance(cursor, x.shape[0], x.shape[1], device=x.device)
-        x, layers = self.stack(x, layers, ctx)
-        return self.norm(x), ModelState(cursor, layers)
+        x, layers = self._stacked(x, layers, ctx)
+        return self._normed(x), ModelState(cursor, layers)
 
     def loss(
         self,

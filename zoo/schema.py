@@ -44,6 +44,17 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1, "a": {"c": 2}} -> {"a": {"b": 1, "c": 2}}."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = nested(value) if isinstance(value, Mapping) else value
+        for part in reversed(str(key).split(".")):
+            inner = {part: inner}
+        out = merge(out, inner)
+    return out
+
+
 def dotted(assignments: list[str]) -> dict[str, Any]:
     """`["a.b=1", "c=x"]` -> {"a": {"b": 1}, "c": "x"}, values read as YAML."""
     out: dict[str, Any] = {}

@@ -85,6 +85,9 @@ class TokensConfig:
             if kind not in self.kinds:
                 plan = KIND_NAMES[kind]
                 raise ConfigError(f"blocks.{name}.type", type_name, f"needs {plan} tokens", f"add tokens: {{{plan}: {{...}}}} to the model")
+        if config.needs_tokens and self.memory is not None:
+            rule = "reads token ids, which segments with memory don't have"
+            raise ConfigError(f"blocks.{name}.type", type_name, rule, "remove tokens.memory")
 
     def inserted(self, positions: Tensor) -> list[tuple[int, Tensor, Tensor]]:
         """For each kind: (kind, how many stand directly before each text position, how many directly after it)."""
@@ -171,6 +174,7 @@ def insert(plan: TokensConfig, ctx: Context) -> Layout:
         reset=None if ctx.reset is None else ctx.reset.gather(1, source) & (offset == 0) & ~padding,
         padding=padding if bool(padding.any()) else None,
         kinds=kinds.masked_fill(padding, TEXT),
+        tokens=None if ctx.tokens is None else ctx.tokens.gather(1, source).masked_fill((kinds != TEXT) | padding, -1),
     )
     text = (pads[:, None] + ends - slots + ahead).masked_fill(keep == 0, 0)
     return Layout(expanded, source, order, text)

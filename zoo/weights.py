@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,21 +14,21 @@ from torch import Tensor
 from blocks.base import ConfigError
 from zoo.config import ModelConfig, load_model
 from zoo.model import Model, build
-from zoo.schema import load_yaml
+from zoo.schema import load_yaml, nested
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
 CHECKPOINTS = ("checkpoint", "checkpoint.next")  # the second holds the newer one while the two are exchanged
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Model:
     """The model of a run folder, a checkpoint folder, or a .safetensors file whose config.yaml lies beside it or one folder up.
 
-    On the CPU, in eval mode. config.yaml is a run's (with `model:`) or a model's. Raises ConfigError where a file is missing or the
-    weights are not exactly this model's.
+    On the CPU, in eval mode. config.yaml is a run's (with `model:`) or a model's. `overrides` are keys of the model to change, dotted
+    or nested: {"blocks.M.retention": 0.9999}. Raises ConfigError where a file is missing or the weights are not exactly this model's.
     """
     weights = find_weights(Path(path))
-    model = build(_config_of(weights))
+    model = build(_config_of(weights, nested(overrides or {})))
     put_weights(model, read_tensors(weights), str(weights))
     return model.eval()
 
@@ -46,7 +47,7 @@ def find_weights(path: Path) -> Path:
     raise ConfigError(str(path), None, f"holds no {WEIGHTS} and no checkpoint", "has this run been trained?")
 
 
-def _config_of(weights: Path) -> ModelConfig:
+def _config_of(weights: Path, overrides: Mapping[str, Any]) -> ModelConfig:
     for folder in (weights.parent, weights.parent.parent):
         if (folder / CONFIG).is_file():
             values = load_yaml(folder / CONFIG)
@@ -54,7 +55,7 @@ def _config_of(weights: Path) -> ModelConfig:
             if not isinstance(model, Mapping):
                 raise ConfigError(f"{folder / CONFIG}: model", model, "must be a mapping")
             try:
-                return load_model(model)
+                return load_model(model, overrides)
             except ConfigError as error:
                 raise error.within(f"{folder / CONFIG}: model" if "model" in values else str(folder / CONFIG)) from None
     raise ConfigError(str(weights), None, f"there is no {CONFIG} beside it or one folder up", "it says which model the weights are of")

@@ -1,13 +1,14 @@
 """Elementwise gated recurrences, h_t = a_t h_{t-1} + x_t, and Mamba's selective scan, which is one a state entry.
 
     h, state = linear_scan(a, x, state, reset=, chunk=)                 a, x, h (b, t, c), state (b, c)
-    y, state = selective_scan(x, dt, A, B, C, state, reset=, chunk=)    x, dt, y (b, t, c), B, C (b, t, n), state (b, c, n)
+    y, state = selective_scan(x, dt, A, B, C, state, more=, reset=, chunk=)    x, dt, y (b, t, c), B, C (b, t, n), state (b, c, n)
 
 `linear_scan` takes the logarithm of the decay: h_t = exp(a_t) h_{t-1} + x_t with a <= 0. `selective_scan` is
 
     h_t = exp(dt_t A) h_{t-1} + (dt_t x_t) B_t^T,    y_t = h_t C_t,    A (c, n) < 0, dt >= 0
 
 (Mamba, arXiv:2312.00752; B is scaled by dt, as all its checkpoints are, not by the exact integral that the paper writes).
+more (b, t), <= 0, is added to all log decays dt A of a token; it has no gradient.
 States are float32 (or float64) and None at the start of a text; reset (b, t) bool marks tokens that forget what was before
 them; a token with a = 0, x = 0 (or dt = 0) leaves the state as it is. chunk, in tokens, changes speed and memory only.
 """
@@ -67,11 +68,13 @@ def selective_scan(
     C: Float[Tensor, "b t n"],
     state: Float[Tensor, "b c n"] | None = None,
     *,
+    more: Float[Tensor, "b t"] | None = None,
     reset: Bool[Tensor, "b t"] | None = None,
     chunk: int | None = None,
 ) -> tuple[Float[Tensor, "b t c"], Float[Tensor, "b c n"]]:
     """See the module. Returns y in x's dtype and the state after it."""
-    return serve("selective_scan", SELECTIVE_STEP if x.shape[1] == 1 else SELECTIVE, x, dt, A, B, C, state, reset=reset, chunk=chunk)
+    rooms = SELECTIVE_STEP if x.shape[1] == 1 else SELECTIVE
+    return serve("selective_scan", rooms, x, dt, A, B, C, state, more=more, reset=reset, chunk=chunk)
 
 
 def flops(length: int, channels: int, states: int) -> int:

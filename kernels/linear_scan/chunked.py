@@ -64,6 +64,7 @@ def selective_scan(
     C: Tensor,
     state: Tensor | None = None,
     *,
+    more: Tensor | None = None,
     reset: Tensor | None = None,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -71,7 +72,10 @@ def selective_scan(
     n, dtype = A.shape[1], wide(x).dtype
     timed = [i.to(dtype).transpose(0, 1).contiguous() for i in (x, dt, B, C)]  # a token is contiguous, channels last
     start = x.new_zeros(b, n, c, dtype=dtype) if state is None else state.to(dtype).transpose(1, 2).contiguous()
-    keep = None if reset is None else (~reset).t()[..., None, None].to(dtype)
+    keep = None if reset is None else (~reset).to(dtype)
+    if more is not None:
+        keep = more.to(dtype).exp() if keep is None else more.to(dtype).exp() * keep
+    keep = None if keep is None else keep.t()[..., None, None]
     chunk = max(LEAST, TILE // (b * c * n)) if chunk is None else chunk
     y, after = SelectiveScan.apply(*timed, A.to(dtype).t().contiguous(), start, keep, chunk, torch.is_grad_enabled())
     return y.transpose(0, 1).to(x.dtype), after.transpose(1, 2).contiguous()

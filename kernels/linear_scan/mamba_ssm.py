@@ -32,10 +32,13 @@ def refuses_selective_scan(
     C: Tensor,
     state: Tensor | None = None,
     *,
+    more: Tensor | None = None,
     reset: Tensor | None = None,
     chunk: int | None = None,
 ) -> str | None:
     del reset, chunk
+    if more is not None:
+        return "mamba-ssm's decays are dt A and nothing more"
     if A.shape[1] > STATES:
         return f"{A.shape[1]} states a channel are more than the {STATES} of mamba-ssm"
     return lacks_gpu(x) or unknown_dtype("mamba-ssm", x, dt, A, B, C, *(() if state is None else (state,)))
@@ -50,11 +53,12 @@ def selective_scan(
     C: Tensor,
     state: Tensor | None = None,
     *,
+    more: Tensor | None = None,
     reset: Tensor | None = None,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """All in float32: dt and the state are, and the kernel takes one dtype. With `reset` the host waits for the device once."""
-    del chunk  # the kernel's own is fixed
+    del more, chunk  # there is none, and the kernel's own is fixed
     text = Text(*(wide(i).transpose(1, 2) for i in (x, dt, B, C)))
     trained = differentiated(x, dt, A, B, C, state)
     if x.shape[1] == 1 and not trained:

@@ -20,7 +20,7 @@ class Piece(NamedTuple):
     dt: Tensor  # (t, b, c)
     B: Tensor  # (t, b, n)
     C: Tensor  # (t, b, n)
-    keep: Tensor | None  # (t, b, 1, 1): 0 at the first token of a document; None = no documents begin
+    keep: Tensor | None  # (t, b, 1, 1): a factor of the decays, 0 at the first token of a document; None = one
 
     def part(self, tokens: slice) -> "Piece":
         return Piece(*(None if i is None else i[tokens] for i in self))  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import transformers
 from torch import Tensor, nn
 
 from blocks.base import ConfigError, advance
-from blocks.gqa import Block, Config
+from blocks.gqa import Block, Config, Temperature
 from blocks.rope import Rope
 from zoo.check import check_block
 
@@ -28,6 +28,7 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 0,
     "eos_token_id": 1,
 }
+LLAMA4: dict[str, Any] = {"num_local_experts": 2, "intermediate_size_mlp": 16}
 EXPERTS: dict[str, Any] = {"num_experts_per_tok": 1, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8}
 
 
@@ -61,6 +62,22 @@ CASES = {
     "gpt-oss": Case(
         hugging_face("GptOss", layer_types=["sliding_attention"], sliding_window=6, num_local_experts=2, num_experts_per_tok=1),
         {"sink_logit": True, "window": 6, "bias": True, "output_bias": True},
+    ),
+    "llama4": Case(
+        hugging_face(
+            "Llama4Text", layer_types=["chunked_attention"], no_rope_layers=[1], attention_chunk_size=6, rms_norm_eps=1e-6, **LLAMA4
+        ),
+        {
+            "chunk": 6,
+            "rope": Rope(base=500.0, pairs="adjacent"),
+            "qk_norm": "head",
+            "qk_norm_kind": "rmsnorm_plain",
+            "qk_norm_after_rope": True,
+        },
+    ),
+    "llama4, without positions": Case(
+        hugging_face("Llama4Text", layer_types=["full_attention"], no_rope_layers=[0], floor_scale=4, attn_scale=0.5, **LLAMA4),
+        {"rope": None, "temperature": Temperature(scale=0.5, every=4)},
     ),
     "qwen3-next": Case(
         hugging_face(
@@ -162,6 +179,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "conv": 4,
     },
     "one key head": {"n_kv_heads": 1, "window": 12, "rope": None, "qk_norm": "full", "output_gate": "head"},
+    "chunks": {"n_kv_heads": 2, "chunk": 16, "sink_logit": True, "softcap": 3.0, "temperature": Temperature(scale=0.5, every=5), "conv": 3},
+    "chunks of one token": {"chunk": 1},
+    "a chunk wider than the text": {"chunk": 100},
     "a window wider than the text": {"window": 40, "sink_tokens": 3, "head_dim": 6, "scale": 0.3},
 }
 
@@ -178,6 +198,9 @@ def test_the_contract_holds_with_options(name: str) -> None:
         ("n_kv_heads", {"n_kv_heads": 3}),
         ("window", {"window": 0}),
         ("sink_tokens", {"sink_tokens": 2}),
+        ("chunk", {"chunk": 0}),
+        ("chunk", {"chunk": 4, "window": 4}),
+        ("temperature.every", {"temperature": Temperature(every=0)}),
         ("qk_norm", {"qk_norm": "heads"}),
         ("softcap", {"softcap": 0.0}),
         ("conv", {"conv": 1}),

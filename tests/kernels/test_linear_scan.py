@@ -67,6 +67,27 @@ def run(op: Op, room: str, inputs: list[Tensor], *, autocast: bool = False, **op
 CASES = [(linear_scan, linear_inputs), (selective_scan, selective_inputs)]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("t", LENGTHS)
+def test_rooms_agree_on_more_decay(t: int, packed: bool) -> None:
+    options = {"more": -0.3 * torch.rand(B, t, dtype=torch.float64), "reset": resets(t) if packed else None, "chunk": CHUNK}
+    inputs = selective_inputs(t)
+    right = run(selective_scan, "reference", inputs, **options)
+    for a, b in zip(run(selective_scan, "chunked", inputs, **options), right, strict=True):
+        assert error(a, b) < 1e-10
+    assert error(run(selective_scan, "reference", inputs, **options | {"more": None})[0], right[0]) > 1e-3
+
+
+def test_more_decay_is_a_factor_of_the_state() -> None:
+    """Without steps and inputs a token leaves its factor of the state."""
+    x, dt, A, key, query, state = selective_inputs(4)
+    more = torch.tensor([[0.0, -0.5, 0.0, -0.25], [0.0, 0.0, 0.0, 0.0]]).double()
+    for room in ("reference", "chunked"):
+        with backend(room):
+            _, after = selective_scan(x, torch.zeros_like(dt), A, key, query, state, more=more)
+        assert error(after, state * torch.tensor([-0.75, 0.0]).double().exp()[:, None, None]) < 1e-12
+
+
 @pytest.mark.parametrize("chunk", [CHUNK, 1, None])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("t", LENGTHS)

@@ -1,6 +1,7 @@
 """A trained model from its folder; every wrong folder is one clear error."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,23 @@ def test_run_checkpoint_and_file_are_the_same_model(trained: Path) -> None:
         assert {name: torch.equal(tensor, saved[name]) for name, tensor in weights_of(model).items()} == dict.fromkeys(saved, True)
     fresh = build(model.config)
     assert not torch.equal(fresh.embedding.weight, model.embedding.weight)
+
+
+@pytest.mark.parametrize("overrides", [{"blocks.L.decay": 0.25}, {"blocks": {"L": {"decay": 0.25}}}, {"blocks.L": {"decay": 0.25}}])
+def test_a_trained_model_with_another_key(trained: Path, overrides: dict[str, Any]) -> None:
+    """Dotted or nested; the same weights in a block that now does something else."""
+    plain, changed = load(trained), load(trained, overrides)
+    assert changed.config.named["L"].config.decay == 0.25
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), changed.parameters(), strict=True))
+    tokens = torch.arange(10)[None]
+    assert not torch.allclose(plain(tokens)[0], changed(tokens)[0])
+
+
+def test_an_override_must_leave_the_parameters_as_they_are(trained: Path) -> None:
+    with pytest.raises(ConfigError, match=r"blocks\.L\.decoy: tests\.train\.fakes\.Leaky has no such key"):
+        load(trained, {"blocks.L.decoy": 0.25})
+    with pytest.raises(ConfigError, match="the model's is"):
+        load(trained, {"d_model": 8})
 
 
 def test_while_checkpoints_are_exchanged(trained: Path, tmp_path: Path) -> None:

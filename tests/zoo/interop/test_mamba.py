@@ -1,0 +1,13 @@
+"""Mamba against MambaForCausalLM."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.zoo.interop.parity import check, examples
+from tests.zoo.interop.strategies import spaces
+
+
+@examples(spaces("mamba", time_step_rank=st.sampled_from(["auto", 3])))
+def test_parity(hf: dict[str, Any]) -> None:
+    check("mamba", hf)

@@ -1,0 +1,26 @@
+"""Mamba-2 against Mamba2ForCausalLM."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.zoo.interop.parity import check, examples
+from tests.zoo.interop.strategies import spaces
+
+
+def with_heads(hf: dict[str, Any]) -> dict[str, Any]:
+    """Heads that fill the channels, in groups that divide them."""
+    return hf | {"num_heads": hf["expand"] * hf["hidden_size"] // hf["head_dim"], "chunk_size": 8}
+
+
+CONFIGS = spaces(
+    "mamba2",
+    head_dim=st.sampled_from([3, 6]),
+    n_groups=st.sampled_from([1, 2]),
+    time_step_limit=st.sampled_from([[0.0, float("inf")], [0.01, 0.3]]),
+)
+
+
+@examples(CONFIGS.map(with_heads))
+def test_parity(hf: dict[str, Any]) -> None:
+    check("mamba2", hf)

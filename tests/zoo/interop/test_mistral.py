@@ -1,0 +1,13 @@
+"""Mistral against MistralForCausalLM: with and without a window."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.zoo.interop.parity import check, examples
+from tests.zoo.interop.strategies import dense, ropes
+
+
+@examples(dense("mistral", rope_parameters=ropes(), sliding_window=st.sampled_from([None, 1, 5, 64])))
+def test_parity(hf: dict[str, Any]) -> None:
+    check("mistral", hf)

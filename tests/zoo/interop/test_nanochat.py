@@ -1,0 +1,21 @@
+"""nanochat against NanoChatForCausalLM: norms without weights, a rotation the other way."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.zoo.interop.parity import check, examples
+from tests.zoo.interop.strategies import dense, ropes
+
+
+@examples(
+    dense(
+        "nanochat",
+        free_head_dim=False,
+        rope_parameters=ropes(),
+        attention_bias=st.booleans(),
+        final_logit_softcapping=st.sampled_from([None, 3.0]),
+    )
+)
+def test_parity(hf: dict[str, Any]) -> None:
+    check("nanochat", hf)

@@ -1,0 +1,23 @@
+"""SmolLM3 against SmolLM3ForCausalLM: layers without positions."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.zoo.interop.parity import check, examples
+from tests.zoo.interop.strategies import dense, ropes
+
+
+@examples(
+    dense(
+        "smollm3",
+        layers=4,
+        rope_parameters=ropes(),
+        attention_bias=st.booleans(),
+        no_rope_layer_interval=st.sampled_from([2, 3, 4]),
+        use_sliding_window=st.booleans(),
+        sliding_window=st.sampled_from([None, 5]),
+    )
+)
+def test_parity(hf: dict[str, Any]) -> None:
+    check("smollm3", hf)

@@ -1,0 +1,118 @@
+"""What may stand around the blocks: norms, their places, factors, positions. Streaming, packing and the ledger hold for each."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import zoo
+from blocks.base import ConfigError, advance
+from tests.zoo.test_ledger import counted
+from tests.zoo.test_model import LENGTH, close, make, read, text
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "centred": {"norm": "rmsnorm_centred"},
+    "plain": {"norm": "rmsnorm_plain"},
+    "layernorm": {"norm": "layernorm"},
+    "layernorm without bias": {"norm": "layernorm_unbiased"},
+    "post": {"norm_place": "post"},
+    "sandwich": {"norm_place": "sandwich", "norm": "layernorm"},
+    "factors": {"residual_scale": 0.3, "embedding_scale": 7.0, "logit_scale": 0.25},
+    "embedding norm": {"embedding_norm": True},
+    "positions": {"positions": 64},
+    "all": {"positions": 64, "embedding_norm": True, "norm_place": "sandwich", "norm": "rmsnorm_centred", "logit_scale": 3.0},
+}
+PLANS: dict[str, dict[str, Any]] = {"no tokens": {}, "prefix": {"prefix": {"count": 3}}, "memory": {"memory": {"count": 3, "segment": 8}}}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_whole_is_pieces_is_packed(option: str) -> None:
+    model, tokens = make({}, **OPTIONS[option]), text()
+    whole = read(model, tokens, [LENGTH])
+    close(read(model, tokens, [8, 1, 1, 1, 22]), whole)
+    documents = torch.arange(LENGTH).ge(13).long().expand(2, -1)
+    packed = read(model, tokens, [20, 13], documents=documents)
+    close(packed[:, :13], whole[:, :13])
+    close(packed[:, 13:], read(model, tokens[:, 13:], [LENGTH - 13]))
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_everything_at_once_with_inserted_tokens(plan: str) -> None:
+    model, tokens = make(PLANS[plan], **OPTIONS["all"]), text()
+    close(read(model, tokens, [8, 1, 1, 1, 22]), read(model, tokens, [LENGTH]))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_ledger_counts_it(option: str) -> None:
+    model = make({}, **OPTIONS[option]).float()
+    assert model.ledger(30).params == sum(p.numel() for p in model.parameters())
+    assert model.ledger(30).flops == counted(model, 30, "reference")[0]
+    tables = [model.embedding.weight, *([] if model.positions is None else [model.positions.weight])]
+    assert model.ledger(30).params_non_embedding == model.ledger(30).params - sum(t.numel() for t in tables)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_parameter_matters(option: str) -> None:
+    model = make({}, **OPTIONS[option]).train()
+    model.loss(text())[0].backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not bool(p.grad.any())] == []
+
+
+def test_factors_are_what_they_say() -> None:
+    plain, tokens = make({}), text()
+    scaled = make({}, logit_scale=0.25)
+    close(scaled(tokens)[0], 0.25 * plain(tokens)[0])
+    scaled = make({}, embedding_scale=7.0)
+    with torch.no_grad():
+        plain.embedding.weight *= 7
+    close(scaled.hidden(tokens)[0], plain.hidden(tokens)[0])
+
+
+def test_places_of_the_norm() -> None:
+    """One sub-layer, written out."""
+    blocks = {"F": {"type": "swiglu"}}
+    values = {"d_model": 16, "vocab_size": 20, "blocks": blocks, "pattern": "F", "residual_scale": 0.5, "norm_eps": 1e-3}
+    tokens = torch.randint(20, (2, 5))
+    for place in ("pre", "post", "sandwich"):
+        model = zoo.build(values | {"norm_place": place}).double()
+        x = model.embedding(tokens)
+        y = model.stack.norms[0](x) if place != "post" else x
+        y, _ = model.stack.blocks["00_F"](y, None, advance(None, 2, 5)[0])
+        y = model.stack.post_norms[0](y) if place != "pre" else y
+        close(model.hidden(tokens)[0], model.norm(x + 0.5 * y))
+
+
+def test_learned_positions_end() -> None:
+    model, tokens = make({}, positions=20), text()
+    _, state = model(tokens[:, :20])
+    with pytest.raises(ConfigError, match="a document of 21 tokens is longer"):
+        model(tokens[:, 20:21], state)
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"norm": "batchnorm"}, "norm"),
+        ({"norm_place": "around"}, "norm_place"),
+        ({"residual_scale": 0.0}, "residual_scale"),
+        ({"positions": 0}, "positions"),
+        ({"tiny": 3}, "tiny"),
+    ],
+)
+def test_wrong_values_are_named(changes: dict[str, Any], place: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make({}, **changes)
+    assert caught.value.place == place
+
+
+def test_a_tiny_form_is_chosen_by_name() -> None:
+    values = {
+        "d_model": 64,
+        "vocab_size": 20,
+        "blocks": {"F": {"type": "swiglu"}},
+        "pattern": "9*F",
+        "tiny": {"d_model": 8, "pattern": "F"},
+    }
+    full, tiny = zoo.load_model(values), zoo.load_model(values, {"vocab_size": 30}, tiny=True)
+    assert (full.d_model, len(full.layers)) == (64, 9)
+    assert (tiny.d_model, tiny.vocab_size, len(tiny.layers)) == (8, 30, 1)
