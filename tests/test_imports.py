@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HOUSE = ["kernels", "blocks", "zoo", "train"]
 FILES = sorted(path for folder in HOUSE for path in (ROOT / folder).rglob("*.py"))
-SHARED = {"base", "catalogue", "parts", "rope", "keys"}
+SHARED = {"base", "catalogue", "forgetting", "parts", "rope", "keys"}
 
 
 def imported(path: Path) -> set[str]:

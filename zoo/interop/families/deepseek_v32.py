@@ -1,0 +1,28 @@
+"""DeepSeek-V3.2 (arXiv:2512.02556): DeepSeek-V3 with an indexer, so that each token attends to a few."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.config import ModelConfig
+from zoo.interop import latent
+from zoo.interop.experts import only
+from zoo.interop.families import deepseek_v3
+from zoo.interop.maps import Entry
+
+MODEL_TYPES = ("deepseek_v32",)
+INDEXER = {"index_topk": 2048, "index_head_dim": 128, "index_n_heads": 64}
+
+
+def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
+    hf = deepseek_v3.DEFAULTS | INDEXER | {"max_position_embeddings": 163840} | dict(hf)
+    return latent.model(hf, latent.attention(hf) | latent.indexer(hf, pairs="halves"), latent.mixture(hf))
+
+
+def to_hf(config: ModelConfig) -> dict[str, Any]:
+    return latent.to_hf(config, "DeepseekV32", "deepseek_v32") | latent.index_to_hf(only(config, "deepseek_v32", "mla"))
+
+
+def rules(config: ModelConfig) -> list[Entry]:
+    return latent.rules(config)

@@ -1,0 +1,43 @@
+"""Mamba (arXiv:2312.00752): one mixer a layer and no channel mixer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.config import ModelConfig
+from zoo.interop import dense, spaces
+from zoo.interop.layers import only
+from zoo.interop.maps import Entry
+
+MODEL_TYPES = ("mamba",)
+DEFAULTS: dict[str, Any] = {
+    **spaces.SURROUNDINGS,
+    "vocab_size": 50280,
+    "hidden_size": 768,
+    "state_size": 16,
+    "num_hidden_layers": 32,
+    "time_step_rank": "auto",
+    "tie_word_embeddings": True,
+}
+
+
+def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
+    hf = dense.read(hf, DEFAULTS)
+    return spaces.model(hf, spaces.mixer(hf, "mamba1", dt_rank=rank(hf)))
+
+
+def rank(hf: Mapping[str, Any]) -> int | None:
+    """The width of dt'; None = as both sides derive it from the model's width."""
+    return None if hf["time_step_rank"] == "auto" else hf["time_step_rank"]
+
+
+def to_hf(config: ModelConfig) -> dict[str, Any]:
+    found = only(config, "mamba", "mamba1")
+    (mixer,) = found[0]
+    return spaces.to_hf(config, "Mamba", "mamba", len(found), mixer) | {"time_step_rank": mixer.dt_rank}
+
+
+def rules(config: ModelConfig) -> list[Entry]:
+    mixers = spaces.mixers(config)
+    return [*spaces.ends(config), *(rule for place, theirs in mixers for rule in spaces.selective_rules(place.weights, theirs))]

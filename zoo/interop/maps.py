@@ -1,0 +1,219 @@
+"""A weight map: rules that say which of our tensors is made of which of theirs. The same rules read a checkpoint and write one.
+
+    Rule("norm.weight", "model.norm.weight")
+    Rule("stack.blocks.00_A.qkv.weight", ("...q_proj.weight", "...k_proj.weight", "...v_proj.weight"), Concat((64, 32, 32)))
+
+Every step only moves numbers, so that a round trip is exact to the bit. Rules say what may be there: a rule whose tensors of ours do not
+exist in the model (a bias, a norm that this model has not) is passed over. What must be there is decided by the two sides: every tensor
+of ours must be made by one rule, and every one of theirs be used by one, or named as no weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from blocks.base import ConfigError
+
+
+class Step(Protocol):
+    """A reversible move of numbers between their tensors and ours."""
+
+    def to_ours(self, tensors: list[Tensor]) -> list[Tensor]: ...
+
+    def to_theirs(self, tensors: list[Tensor]) -> list[Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Several of theirs in a row are one of ours; sizes: of theirs along the dimension."""
+
+    sizes: tuple[int, ...]
+    dim: int = 0
+
+    def to_ours(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [torch.cat(tensors, self.dim)]
+
+    def to_theirs(self, tensors: list[Tensor]) -> list[Tensor]:
+        return list(tensors[0].split(list(self.sizes), self.dim))
+
+
+@dataclass(frozen=True)
+class Split:
+    """One of theirs is several of ours in a row; sizes: of ours along the dimension."""
+
+    sizes: tuple[int, ...]
+    dim: int = 0
+
+    def to_ours(self, tensors: list[Tensor]) -> list[Tensor]:
+        return list(tensors[0].split(list(self.sizes), self.dim))
+
+    def to_theirs(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [torch.cat(tensors, self.dim)]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Several of theirs, all of one shape, are one of ours along a new first dimension (experts)."""
+
+    def to_ours(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [torch.stack(tensors)]
+
+    def to_theirs(self, tensors: list[Tensor]) -> list[Tensor]:
+        return list(tensors[0])
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """Two dimensions change places (GPT-2 keeps its projections as (in, out))."""
+
+    dims: tuple[int, int] = (0, 1)
+
+    def to_ours(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [t.transpose(*self.dims) if t.ndim > max(self.dims) else t for t in tensors]
+
+    to_theirs = to_ours
+
+
+@dataclass(frozen=True)
+class Permute:
+    """Entry i of ours along the dimension is entry order[i] of theirs (heads, channels)."""
+
+    order: tuple[int, ...]
+    dim: int = 0
+
+    def to_ours(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [t.index_select(self.dim, torch.tensor(self.order, device=t.device)) for t in tensors]
+
+    def to_theirs(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [t.index_select(self.dim, torch.tensor(self.order, device=t.device).argsort()) for t in tensors]
+
+
+@dataclass(frozen=True)
+class Squeeze:
+    """Theirs has one more dimension, of size 1 (nn.Conv1d's depthwise filter (c, 1, taps) is our (c, taps))."""
+
+    dim: int = 1
+
+    def to_ours(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [t.squeeze(self.dim) for t in tensors]
+
+    def to_theirs(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [t.unsqueeze(self.dim) for t in tensors]
+
+
+class Rule:
+    """ours (a name or several) <- theirs (a name or several), through steps from theirs to ours."""
+
+    def __init__(self, ours: str | Sequence[str], theirs: str | Sequence[str], *steps: Step) -> None:
+        self.ours = (ours,) if isinstance(ours, str) else tuple(ours)
+        self.theirs = (theirs,) if isinstance(theirs, str) else tuple(theirs)
+        self.steps = steps
+
+    def to_ours(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our tensors by name from theirs."""
+        moved = [tensors[name] for name in self.theirs]
+        for step in self.steps:
+            moved = step.to_ours(moved)
+        return dict(zip(self.ours, moved, strict=True))
+
+    def to_theirs(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Their tensors by name from ours. Linear and orthogonal, so that it also maps gradients."""
+        moved = [tensors[name] for name in self.ours]
+        for step in reversed(self.steps):
+            moved = step.to_theirs(moved)
+        return dict(zip(self.theirs, moved, strict=True))
+
+
+@dataclass(frozen=True)
+class Tied:
+    """Theirs may hold `name` as a second copy of `source`: checked on the way in, not written on the way out."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True)
+class NotAWeight:
+    """Names of theirs (a pattern with *) that hold nothing learned: causal masks, inverse frequencies."""
+
+    pattern: str
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """Checkpoints of the model without its head leave this prefix of all names out."""
+
+    prefix: str
+
+
+Entry = Rule | Tied | NotAWeight | Trunk
+
+
+def linear(ours: str, theirs: str | Sequence[str], *steps: Step) -> list[Rule]:
+    """The weight and the bias of a projection (or a norm)."""
+    names = (theirs,) if isinstance(theirs, str) else theirs
+    return [Rule(f"{ours}.{part}", [f"{name}.{part}" for name in names], *steps) for part in ("weight", "bias")]
+
+
+def to_ours(entries: Sequence[Entry], theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
+    """Tensors for every name in `own` (the model's) from a checkpoint's. Raises ConfigError (place) listing all that does not fit."""
+    rules, theirs = _present(entries, own), _prefixed(entries, theirs)
+    used = {name for rule in rules for name in rule.theirs} | _no_weights(entries, theirs)
+    missing = sorted(name for rule in rules for name in rule.theirs if name not in theirs)
+    _complain(place, ("lacks", missing), ("holds what the model has no place for", sorted(set(theirs) - used)), *_unmade(rules, own))
+    found: dict[str, Tensor] = {}
+    for rule in rules:
+        found |= rule.to_ours(theirs)
+    shapes = [f"{n} {list(t.shape)} instead of {list(own[n].shape)}" for n, t in found.items() if t.shape != own[n].shape]
+    _complain(place, ("has other sizes than its config says", shapes))
+    return found
+
+
+def to_theirs(entries: Sequence[Entry], own: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
+    """A checkpoint's tensors from the model's. Raises ConfigError (place) if the rules leave a tensor of ours behind."""
+    rules = _present(entries, own)
+    _complain(place, *_unmade(rules, own))
+    found: dict[str, Tensor] = {}
+    for rule in rules:
+        found |= rule.to_theirs(own)
+    return found
+
+
+def _present(entries: Sequence[Entry], own: Mapping[str, Tensor]) -> list[Rule]:
+    return [entry for entry in entries if isinstance(entry, Rule) and any(name in own for name in entry.ours)]
+
+
+def _unmade(rules: Sequence[Rule], own: Mapping[str, Tensor]) -> list[tuple[str, list[str]]]:
+    made = [name for rule in rules for name in rule.ours]
+    twice = sorted({name for name in made if made.count(name) > 1})
+    absent = sorted(set(made) - set(own))
+    return [("no rule makes", sorted(set(own) - set(made))), ("rules make twice", twice), ("rules make what is not there:", absent)]
+
+
+def _prefixed(entries: Sequence[Entry], theirs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    for entry in entries:
+        if isinstance(entry, Trunk) and not any(name.startswith(entry.prefix) for name in theirs):
+            return {entry.prefix + name: tensor for name, tensor in theirs.items()}
+    return theirs
+
+
+def _no_weights(entries: Sequence[Entry], theirs: Mapping[str, Tensor]) -> set[str]:
+    """What a checkpoint may hold besides weights: buffers, and exact copies of tied weights."""
+    patterns = [entry.pattern for entry in entries if isinstance(entry, NotAWeight)]
+    found = {name for name in theirs if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    for entry in entries:
+        if isinstance(entry, Tied) and {entry.name, entry.source} <= set(theirs) and torch.equal(theirs[entry.name], theirs[entry.source]):
+            found.add(entry.name)
+    return found
+
+
+def _complain(place: str, *faults: tuple[str, list[str]]) -> None:
+    texts = [f"{what} {', '.join(names)}" for what, names in faults if names]
+    if texts:
+        raise ConfigError(place, None, "; ".join(texts))
