@@ -10,7 +10,7 @@ out = W_o (RMSNorm_heads(o) * act(gate x))            act: output_gate
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -82,6 +82,10 @@ class Config(Forgetting):
     def rank(self, d_model: int) -> int:
         """Width of the vector gate's low-rank projection."""
         return self.value_width(d_model) if self.gate_rank is None else self.gate_rank
+
+    def resolved(self, d_model: int) -> "Config":
+        rank = self.rank(d_model) if self.gate == "vector" else None
+        return replace(self, head_dim=self.key_width(d_model), n_v_heads=self.value_heads, gate_rank=rank)
 
     def _matrices(self, d: int) -> int:
         """Weights of all projections."""

@@ -72,10 +72,10 @@ class Config(Bounded):
         h = self.n_heads
         require(h >= 1, "n_heads", h, "must be at least 1")
         for place in ("expand_k", "expand_v"):
-            width = getattr(self, place) * d_model
-            require(
-                width >= h and width % h == 0, place, getattr(self, place), f"times d_model {d_model} must be a multiple of n_heads {h}"
-            )
+            share = getattr(self, place)
+            width = round(share * d_model)
+            whole = math.isclose(width, share * d_model, rel_tol=1e-9) and width >= h and width % h == 0
+            require(whole, place, share, f"times d_model {d_model} must be a multiple of n_heads {h}")
         one_of("gate", self.gate, GATES)
         require(self.gate_rank >= 1, "gate_rank", self.gate_rank, "must be at least 1")
         require(self.gate_normaliser > 0, "gate_normaliser", self.gate_normaliser, "must be above 0")
@@ -93,7 +93,7 @@ class Config(Bounded):
 
     def widths(self, d_model: int) -> tuple[int, int]:
         """K and V, the widths of all heads' keys and values."""
-        return int(self.expand_k * d_model), int(self.expand_v * d_model)
+        return round(self.expand_k * d_model), round(self.expand_v * d_model)
 
     def cost(self, d_model: int, length: int) -> Cost:
         h, (K, V) = self.n_heads, self.widths(d_model)

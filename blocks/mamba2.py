@@ -6,8 +6,9 @@
     out = W_out RMSNorm(y silu(z))
 
 c = expand d channels in h = c / head_dim heads; B and C of n = d_state entries are shared by the heads of a group. The
-norm is over the channels of a group. Parameters: (2 c + 2 groups n + h) d + (conv + 1) (c + 2 groups n) + 3 h + c + c d,
-6.29 d^2 with the defaults at d = 1024. State: c n numbers and the convolution's last inputs.
+norm is over the channels of a group. `scales` multiply z, x, B, C and dt as projected (Falcon-H1, arXiv:2507.22448).
+Parameters: (2 c + 2 groups n + h) d + (conv + 1) (c + 2 groups n) + 3 h + c + c d, 6.29 d^2 with the defaults at
+d = 1024. State: c n numbers and the convolution's last inputs.
 """
 
 import math
@@ -33,6 +34,7 @@ class Config(Bounded):
     d_state: int = 128  # entries of B and C
     head_dim: int = 64  # channels of a head
     expand: float = 2.0  # channels / d_model
+    n_heads: int | None = None  # the heads themselves, whatever expand says
     n_groups: int = 1  # groups of heads, each with its own B and C
     conv: int = 4  # taps of the short convolution of x, B and C
     conv_bias: bool = True  # a bias in the convolution
@@ -44,11 +46,13 @@ class Config(Bounded):
     a_range: tuple[float, float] = (1.0, 16.0)  # exp(A_log) starts uniform in this range
     norm: str = "after_gate"  # the RMSNorm: after_gate, before_gate, none (Falcon-H1, arXiv:2507.22448)
     norm_eps: float = 1e-5  # of the norm
+    scales: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)  # factors of z, x, B, C and dt as projected
 
     def check(self, d_model: int) -> None:
         super().check(d_model)
         c = self.inner(d_model)
         require(self.d_state >= 1, "d_state", self.d_state, "must be at least 1")
+        require(self.n_heads is None or self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")
         require(c >= 1, "expand", self.expand, f"must give at least one channel at d_model {d_model}")
         require(
             self.head_dim >= 1 and c % self.head_dim == 0, "head_dim", self.head_dim, f"must divide expand * d_model = {c}", divisors(c)
@@ -67,11 +71,12 @@ class Config(Bounded):
 
     def inner(self, d_model: int) -> int:
         """c, the channels of all heads."""
-        return int(self.expand * d_model)
+        return int(self.expand * d_model) if self.n_heads is None else self.n_heads * self.head_dim
 
     def resolved(self, d_model: int) -> "Config":
         start = Config()  # where training starts says nothing of what is computed
         plain = replace(self, dt_min=start.dt_min, dt_max=start.dt_max, dt_floor=start.dt_floor, a_range=start.a_range)
+        plain = replace(plain, n_heads=self.inner(d_model) // self.head_dim, expand=start.expand)
         return plain if self.norm != "none" else replace(plain, norm_eps=start.norm_eps)
 
     def cost(self, d_model: int, length: int) -> Cost:
@@ -118,7 +123,7 @@ class Block(nn.Module):
             nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, u: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
-        z, mixed, dt = self.in_proj(u).split(self.sizes, -1)
+        z, mixed, dt = self._projected(u).split(self.sizes, -1)
         conv, ssm, recent = (None, None, None) if state is None else state
         mixed, conv = self.conv(mixed, conv, ctx)
         groups, n = self.config.n_groups, self.config.d_state
@@ -128,6 +133,15 @@ class Block(nn.Module):
         y, ssm, recent = self.config.recall(C, B, dt[..., None] * x, a, ssm, recent, ctx)
         y = (y + self.D[:, None] * x).flatten(2)
         return self.out_proj(self._gated(y, z).to(u.dtype)), State(conv, ssm, recent)
+
+    def _projected(self, u: Tensor) -> Tensor:
+        """z, x, B, C and dt, scaled."""
+        projected, config = self.in_proj(u), self.config
+        if config.scales == Config.scales:
+            return projected
+        c, _, h = self.sizes
+        parts = projected.split([c, c, config.n_groups * config.d_state, config.n_groups * config.d_state, h], -1)
+        return torch.cat([part * scale for part, scale in zip(parts, config.scales, strict=True)], -1)
 
     def gates(self, dt: Float[Tensor, "b t h"], ctx: Context) -> tuple[Float[Tensor, "b t h"], Float[Tensor, "b t h"]]:
         """From dt as projected: the write strength dt and the log decay a, both 0 at padding."""

@@ -47,6 +47,7 @@ class Config(base.Config):
     bias: bool = False  # biases in the projections of all experts
     scores: str = "softmax"  # softmax | sigmoid of the router's logits
     normalize: bool = True  # the weights of the chosen sum to 1 (before routed_scale)
+    normalize_eps: float = 1e-20  # added to their sum
     routed_scale: float = 1.0  # factor of the weights
     router_bias: bool = False  # a bias of the router's logits
     selection_bias: bool = False  # a bias that only chooses (e_score_correction_bias): a buffer, not trained
@@ -90,6 +91,7 @@ class Config(base.Config):
 
     def resolved(self, d_model: int) -> "Config":
         names = ["expand", "multiple_of", *(() if self.activation == "clamped_swiglu" else ("alpha", "limit"))]
+        names += [] if self.normalize else ["normalize_eps"]
         names += [] if self.groups > self.top_groups else ["groups", "top_groups", "group_score"]
         plain = {name: getattr(Config, name) for name in names} | {"n_shared": 0}
         return replace(self, hidden=self.width(d_model), shared_hidden=self.shared_width(d_model), **plain)
@@ -161,7 +163,7 @@ class Block(nn.Module):
         chosen = (ranks if c.top_groups == c.groups else self._within_groups(ranks)).topk(c.top_k, -1).indices
         weights = p.gather(-1, chosen)
         if c.normalize:
-            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+            weights = weights / (weights.sum(-1, keepdim=True) + c.normalize_eps)
         return chosen, weights * c.routed_scale
 
     def _within_groups(self, ranks: Tensor) -> Tensor:

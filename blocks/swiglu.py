@@ -1,6 +1,6 @@
 """SwiGLU: a gated channel mixer, and its siblings with another gate (Shazeer, arXiv:2002.05202).
 
-    y = W_down (f(W_gate x) * W_up x)
+    y = W_down (f(gate_scale W_gate x) * W_up x)
 
 f is the SiLU (SwiGLU), the GELU, exact or in its tanh form (GEGLU; Gemma), or the squared ReLU.
 """
@@ -26,6 +26,7 @@ class Config(base.Config):
     hidden: int | None = None  # the hidden width itself, whatever expand and multiple_of say
     bias: bool = False  # biases in all three projections
     activation: str = "silu"  # of the gate: silu | gelu (exact) | gelu_tanh | relu2 (squared ReLU)
+    gate_scale: float = 1.0  # factor of the gate before its activation (Falcon-H1, arXiv:2507.22448)
 
     def check(self, d_model: int) -> None:
         one_of("activation", self.activation, tuple(ACTIVATIONS))
@@ -61,10 +62,11 @@ class Block(nn.Module):
     def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
         super().__init__()
         f = config.width(d_model)
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation, self.gate_scale = ACTIVATIONS[config.activation], config.gate_scale
         self.gate = nn.Linear(d_model, f, bias=config.bias)
         self.up = nn.Linear(d_model, f, bias=config.bias)
         self.down = residual_linear(f, d_model, n_layers, bias=config.bias)
 
     def forward(self, x: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
-        return self.down(self.activation(self.gate(x)) * self.up(x)), State()
+        gate = self.gate(x) if self.gate_scale == 1 else self.gate(x) * self.gate_scale
+        return self.down(self.activation(gate) * self.up(x)), State()

@@ -1,6 +1,7 @@
 """What the README shows, run: its own block passes the contract, its pattern builds, its Python works."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import yaml
 
 import zoo
+from tests.train.experiments import write_text_folder
 from train.cli import run
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -51,3 +53,29 @@ def test_every_model_config_of_the_house_builds_and_its_ledger_is_true() -> None
         with torch.device("meta"):
             model = zoo.Model(config)
         assert model.ledger(64).params == sum(p.numel() for p in model.parameters()), path.name
+
+
+def test_the_way_from_hugging_face_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    import zoo.hf
+    from zoo.interop.byte_tokenizer import write_byte_tokenizer
+
+    monkeypatch.chdir(tmp_path)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 256}
+    LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained("checkpoint")
+    write_byte_tokenizer(Path("checkpoint"))
+    write_text_folder(Path("text"))
+    section = README.split("## From Hugging Face and back")[1].split("\n## ")[0]
+    values = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", section, flags=re.DOTALL)[0])
+    part = values["parts"]["text"]
+    part["data"] = {"path": "text", **{key: value for key, value in part["data"].items() if key != "corpus"}}
+    part["budget"]["steps"] = 2
+    Path("hybrid.yaml").write_text(yaml.safe_dump(values))
+    lines = [shlex.split(line, comments=True)[1:] for line in section.splitlines() if line.startswith("    zoo ")]
+    for line in lines:
+        assert run(line) == 0, line
+    said = capsys.readouterr()
+    assert "new: 02_G; left: 02_A" in said.err
+    assert "The state of" in said.out
+    assert isinstance(AutoModelForCausalLM.from_pretrained("hf"), zoo.hf.ZooForCausalLM)

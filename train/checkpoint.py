@@ -63,12 +63,17 @@ def save(folder: Path, model: Model, optimiser: dict[str, Tensor], carried: list
     exchange(fresh, folder / NAME)
 
 
+def begun(folder: Path) -> bool:
+    """Whether a run folder has a checkpoint. Finishes what a killed process left half done."""
+    settle(folder / NAME)
+    return (folder / NAME).exists()
+
+
 def restore(folder: Path) -> Checkpoint | None:
     """The checkpoint of a run folder; None if there is none yet. Finishes what a killed process left half done."""
-    settle(folder / NAME)
-    place = folder / NAME
-    if not place.exists():
+    if not begun(folder):
         return None
+    place = folder / NAME
     try:
         progress = Progress(**json.loads((place / PROGRESS).read_text(encoding="utf-8")))
         carried = load_nested(place / CARRIED)

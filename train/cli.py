@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add("report", "rebuild report.html of an experiment's folder", report, [("folder", {"help": "an experiment's folder"})])
     add("import", "a Hugging Face checkpoint, as a folder that every command reads", import_, [SOURCE, INTO])
     add("export", "a run as a folder of Hugging Face", export, [RUN, OVERRIDES, TO, FAMILY, INTO])
+    add("generate", "go on with a text, shown as it is written", generate, [RUN, PROMPT, TOKENS, TEMPERATURE, TOP_K, TOP_P, SEED])
     add("env", "this machine, what is set at start-up, and what each choice gains here", env, [FAST, JSON])
     add("bench", "our kernels beside the alternatives, as ratios in one run", bench, [CASES, ROUNDS, CLOCK, BENCH_THREADS, SAVE, JSON])
     return parser
@@ -103,8 +104,17 @@ OUT = ("--out", {"default": None, "help": "the experiment's folder (default runs
 SOURCE = ("source", {"metavar": "PATH_OR_ID", "help": "a folder with config.json and .safetensors, or a hub id (owner/name)"})
 INTO = ("--out", {"required": True, "metavar": "FOLDER", "help": "the folder to write"})
 RUN = ("run", {"help": "a run's folder, a checkpoint, or an imported folder"})
-TO = ("--to", {"choices": ["hf"], "default": "hf", "help": "hf: a class of transformers (default)"})
-FAMILY = ("--family", {"default": None, "help": "the family of checkpoints (default: the plainest that the model is a member of)"})
+TO = (
+    "--to",
+    {"choices": ["hf"], "default": "hf", "help": "hf: a class of transformers if one computes this model, else zoo.hf's (default)"},
+)
+FAMILY = ("--family", {"default": None, "help": "the family of checkpoints (default: the plainest that takes the model; zoo takes all)"})
+PROMPT = ("--prompt", {"required": True, "metavar": "TEXT", "help": "what the text begins with"})
+TOKENS = ("--tokens", {"type": int, "default": 256, "metavar": "N", "help": "at most so many more (default 256)"})
+TEMPERATURE = ("--temperature", {"type": float, "default": 1.0, "metavar": "T", "help": "of the draws; 0 takes the likeliest (default 1)"})
+TOP_K = ("--top-k", {"type": int, "default": None, "metavar": "K", "help": "draw from the K likeliest (default: all)"})
+TOP_P = ("--top-p", {"type": float, "default": None, "metavar": "P", "help": "of these, from the fewest that hold P of the probability"})
+SEED = ("--seed", {"type": int, "default": 0, "metavar": "S", "help": "of the draws (default 0)"})
 WORKERS = ("--workers", {"type": int, "default": None, "help": "runs beside each other (default: one a core, one on a GPU)"})
 THREADS = ("--threads", {"type": int, "default": 1, "help": "threads of each run (default 1); equal numbers need equal threads"})
 
@@ -289,13 +299,30 @@ def import_(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """zoo export RUN [key=value of config.json ...] --out FOLDER [--to hf] [--family NAME]"""
-    from zoo.interop.checkpoint import export_folder
+    from zoo.interop.checkpoint import OWN, export_folder
     from zoo.schema import dotted
     from zoo.weights import load
 
     extra = dotted(arguments.overrides)
     family = export_folder(load(arguments.run), arguments.out, arguments.family, extra=extra, companions=arguments.run)
-    print(f"{arguments.out}: {family}")
+    reader = "transformers reads it after `import zoo.hf`" if family == OWN else "transformers reads it"
+    print(f"{arguments.out}: {family}; {reader}")
+
+
+def generate(arguments: argparse.Namespace) -> None:
+    """zoo generate FOLDER --prompt TEXT [--tokens N] [--temperature T] [--top-k K] [--top-p P] [--seed S]"""
+    from functools import partial
+
+    from train.writing import write
+
+    machine.set_up()
+    show = partial(print, end="", flush=True)
+    asked = {key: getattr(arguments, key) for key in ("tokens", "temperature", "top_k", "top_p", "seed")}
+    show(arguments.prompt)
+    written = write(arguments.run, arguments.prompt, show, **asked)
+    print()
+    rate = f", {(written.tokens - 1) / written.seconds:,.1f} a second" if written.tokens > 1 else ""
+    print(f"{written.tokens} tokens{rate}", file=sys.stderr)
 
 
 def report(arguments: argparse.Namespace) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from blocks.base import ConfigError, one_of, require
 from kernels import BACKENDS
-from zoo.config import ModelConfig, validate
-from zoo.schema import parse
+from zoo.config import ModelConfig, model_mapping, validate
+from zoo.schema import parse, plain
 
 SCHEDULES = ("cosine", "wsd", "constant")
 STATES = ("none", "pass", "tbptt", "noise", "fitted")
@@ -140,11 +140,14 @@ class RunSpec:
     kernels: KernelsConfig = field(default_factory=KernelsConfig)
     seed: int = 0  # of the weights, of dropout, and of the data's order
     steps: int | None = None  # of the optimiser; null = what the budget buys
+    init: str | None = None  # start from these weights, see zoo.transfer: a run, a checkpoint, an imported folder; null = from the seed
+    fresh: tuple[str, ...] | None = None  # with init: blocks whose weights come from the seed all the same; null = those that init lacks
 
     def __post_init__(self) -> None:
         require(bool(self.name), "name", self.name, "must not be empty")
         require(0 <= self.seed < 2**31, "seed", self.seed, "must be in [0, 2^31)")
         require(self.steps is None or self.steps >= 1, "steps", self.steps, "must be at least 1, or null for what the budget buys")
+        require(self.fresh is None or self.init is not None, "fresh", self.fresh, "means nothing without init", "init: FOLDER")
         try:
             validate(self.model)
         except ConfigError as error:
@@ -161,28 +164,13 @@ class RunSpec:
             "budget": {key: value for key, value in asdict(self.budget).items() if value is not None},
             "seed": self.seed,
             "steps": steps,
+            **({"init": self.init, "fresh": plain(self.fresh)} if self.init is not None else {}),
         }
 
 
 def run_spec(values: Mapping[str, Any]) -> RunSpec:
     """A checked RunSpec from a mapping; a resolved config.yaml is one. Raises ConfigError."""
     return parse(RunSpec, values)
-
-
-def model_mapping(config: ModelConfig) -> dict[str, Any]:
-    """A ModelConfig as YAML would hold it: every block with all its fields, no `like`."""
-    used = {name for layer in config.layers for name in layer}
-    values = plain({f.name: getattr(config, f.name) for f in fields(config)} | {"tokens": asdict(config.tokens)})
-    blocks = {name: block for name, block in config.named.items() if name in used}
-    values["blocks"] = {name: {"type": b.type, "share": b.share} | plain(asdict(b.config)) for name, b in blocks.items()}
-    return values
-
-
-def plain(value: Any) -> Any:
-    """Mappings, lists and scalars only."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def first_difference(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any] | None:

@@ -12,11 +12,13 @@ from train.claims.config import ClaimConfig, check_claim
 from train.claims.scope import scope_of
 from train.config import BudgetConfig, KernelsConfig, RunSpec, TrainConfig
 from train.data import Source, open_source
-from train.measuring import check_measure, parse_measure
+from train.measuring import bytes_per_token, check_measure, parse_measure
 from train.spending import Spending
+from train.start import check_init
 from zoo.config import ModelConfig, load_model
 from zoo.schema import dotted, load_yaml, merge, parse
 from zoo.solver import Match, match
+from zoo.transfer import Transfer
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -29,6 +31,8 @@ class MemberConfig:
     set: dict[str, Any] = field(default_factory=dict)  # changes to it
     vary: tuple[str, ...] = ("width",)  # what the match may change: width, depth, blocks.NAME.KEY
     train: dict[str, Any] = field(default_factory=dict)  # part -> changes to its training, such as {lr: 0.01}
+    init: str | None = None  # start from these weights: a run, a checkpoint, an imported folder; with vary: [] its sizes are kept
+    fresh: tuple[str, ...] | None = None  # blocks whose weights are new all the same; null = those that init lacks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,7 @@ class PlannedRun:
     sizes: dict[str, int]  # what the match changed
     mismatch: float  # on the match's axis
     measures: dict[str, tuple[str, Any]]  # name -> (type, Config)
+    start: Transfer | None = None  # what is taken over from `init`; None: all weights are new
 
     @property
     def seed(self) -> int:
@@ -116,6 +121,7 @@ class PlannedRun:
             "sizes": self.sizes,
             "mismatch": self.mismatch,
             "data": data,
+            "start": None if self.start is None else {"init": self.spec.init, "fresh": self.start.fresh, "left": self.start.left},
         }
 
 
@@ -140,6 +146,11 @@ class Plan:
             "measures": {part: _kinds(self.runs, part) for part in self.sources},
             "data": {name: {"label": s.label, "fingerprint": s.fingerprint, "length": s.length} for name, s in self.sources.items()},
         }
+
+    def starts(self) -> list[str]:
+        """A line for each model that starts from given weights: which of its blocks are new."""
+        found = {f"{r.model} starts from {r.spec.init}: {r.start}" for r in self.runs if r.start is not None}
+        return sorted(found)
 
 
 def _kinds(runs: Sequence[PlannedRun], part: str) -> dict[str, str]:
@@ -243,9 +254,16 @@ def _planned(experiment: Experiment, part: str, member: str, seed: int, matched:
         kernels=experiment.config.kernels,
         seed=seed,
         steps=steps,
+        init=experiment.members[member].init,
+        fresh=experiment.members[member].fresh,
     )
+    try:
+        start = check_init(run)
+    except ConfigError as error:
+        raise error.within(f"models.{member}") from None
     where = f"parts.{part}.measures"
-    measures = {name: parse_measure(name, m, f"{where}.{name}", source.length) for name, m in spec.measures.items()}
+    rate = bytes_per_token(source)
+    measures = {name: parse_measure(name, m, f"{where}.{name}", source.length, rate) for name, m in spec.measures.items()}
     for name, (kind, config) in measures.items():
         check_measure(kind, config, source, found.config, f"{where}.{name}")
     return PlannedRun(
@@ -261,4 +279,5 @@ def _planned(experiment: Experiment, part: str, member: str, seed: int, matched:
         sizes=found.sizes,
         mismatch=found.mismatch,
         measures=measures,
+        start=start,
     )

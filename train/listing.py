@@ -152,4 +152,6 @@ def plan(made: Plan) -> None:
             table_.add_row(run.model, *numbers, f"{run.spec.train.lr:g}", f"{run.state_bytes:,}", sizes)
         console.print(table_)
         console.print()
+    for line in made.starts():
+        console.print(line, highlight=False)
     console.print(f"{len(made.runs)} runs; matched on {rule['axis']} within {rule['tolerance']:.1%}, worst mismatch {rule['worst']:.2%}")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from blocks.base import ConfigError, require
-from train.config import plain
 from train.data import parse_data
 from train.data.configs import TaskData
 from train.data.sources import Source, TaskSource, TextSource, load_corpus
@@ -19,26 +18,38 @@ from train.keeping import FileKeeper
 from zoo.config import ModelConfig
 from zoo.measures import MEASURES, RESUMABLE, Keeper, MeasureConfig, Progress, Row
 from zoo.model import Model
-from zoo.schema import parse
+from zoo.schema import parse, plain
 
 SPLIT = "test"  # measures read what neither training nor validation has seen
 
 
-def parse_measure(name: str, spec: Any, place: str, train_length: int | None) -> tuple[str, MeasureConfig]:
+def parse_measure(
+    name: str, spec: Any, place: str, train_length: int | None, bytes_per_token: float | None = None
+) -> tuple[str, MeasureConfig]:
     """(type, Config) of one entry of `measures:`, {measure: TYPE, its fields}; the type is the entry's name if left out.
 
-    A measure that needs the training length is given it (None: not known). Raises ConfigError.
+    A measure that needs the training length is given it, and one that reports bits per byte the bytes of a token (None: not known).
+    Raises ConfigError.
     """
     require(isinstance(spec, Mapping), place, spec, "must be a mapping of the measure's fields, {} for its defaults")
     kind = spec.get("measure", name)
     require(kind in MEASURES, f"{place}.measure", kind, "no such measure", f"Measures: {', '.join(MEASURES)}")
     values = {key: value for key, value in spec.items() if key != "measure"}
-    if "train_length" in {f.name for f in fields(MEASURES[kind].Config)} and "train_length" not in values:
+    keys = {f.name for f in fields(MEASURES[kind].Config)}
+    if "bytes_per_token" in keys and bytes_per_token is not None:
+        values.setdefault("bytes_per_token", bytes_per_token)
+    if "train_length" in keys and "train_length" not in values:
         require(
             train_length is not None, f"{place}.train_length", None, "is needed: the tokens of a training sequence", "train_length=2048"
         )
         values["train_length"] = train_length
     return kind, parse(MEASURES[kind].Config, values, place)
+
+
+def bytes_per_token(source: Source | None) -> float | None:
+    """Of the documents that measures read; None: not known, or they are generated."""
+    corpus = source.corpus if isinstance(source, (TextSource, TaskSource)) else None
+    return None if corpus is None else corpus.split(SPLIT).bytes_per_token
 
 
 def check_measure(kind: str, config: MeasureConfig, source: Source, model: ModelConfig, place: str) -> None:

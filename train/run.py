@@ -28,13 +28,14 @@ import yaml
 from blocks.base import ConfigError, require
 from kernels import BackendError, backend
 from train.bar import Bar
-from train.checkpoint import restore
+from train.checkpoint import begun, restore
 from train.config import KernelsConfig, RunSpec, first_difference
 from train.data import Source, open_source
 from train.environment import environment
 from train.files import write_json, write_text
 from train.health import TrainingFailed
 from train.spending import Spending
+from train.start import check_init, first_model
 from zoo.model import build
 from zoo.schema import load_yaml, parse
 from zoo.weights import put_weights
@@ -104,6 +105,8 @@ def train_run(spec: RunSpec, folder: Path, *, source: Source | None = None, prog
             return summary
         source = open_source(spec.data, spec.seed) if source is None else source
         _check_data(spec, source)
+        if not begun(folder):  # what has a checkpoint needs `init` no more
+            check_init(spec)
         spending = Spending(spec.model, source.lengths, spec.train.sequences_per_step)
         steps = spec.steps or spending.steps(spec.budget)
         _claim(folder, spec.resolved(steps), source)
@@ -124,8 +127,10 @@ def _train(run: _Run, bar: Bar | None) -> Summary:
     from train.module import Training
 
     start = restore(run.folder)
-    model = build(run.spec.model, run.spec.seed)
-    if start is not None:
+    if start is None:
+        model = first_model(run.spec)
+    else:
+        model = build(run.spec.model, run.spec.seed)
         put_weights(model, start.model, str(run.folder))
     training = Training(model, run.spec, run.steps, start)
     try:

@@ -40,6 +40,8 @@ def run_experiment(experiment: Experiment, out: str | Path | None = None, *, wor
     folder = Path(out) if out is not None else Path("runs") / experiment.config.name
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "plan.json", plan.as_dict())
+    for line in plan.starts():
+        Console(stderr=True).print(line, highlight=False)
     start, trained = time.monotonic(), _unfinished(plan, folder)
     failures = _execute(plan, folder, workers or _default_workers(threads), threads)
     if failures:

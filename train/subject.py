@@ -25,7 +25,7 @@ from rich.table import Table
 
 from blocks.base import ConfigError, require
 from train.data import Source, open_source
-from train.measuring import check_measure, measure, measured, parse_measure
+from train.measuring import bytes_per_token, check_measure, measure, measured, parse_measure
 from train.pictures import PICTURES, Picture
 from train.results import ALL, frame, record
 from zoo.measures import MEASURES, Keeper, MeasureConfig, Row
@@ -61,6 +61,9 @@ def open_subject(path: str | Path, changes: Mapping[str, Any]) -> Subject:
     values = load_yaml(config / "config.yaml")
     data = merge(values.get("data") or {}, changes.get("data", {}))
     source = open_source(data) if data else None
+    if source is not None:
+        ids, rule = source.vocab_size, f"the model has {model.config.vocab_size} ids"
+        require(ids <= model.config.vocab_size, "data", ids, f"are its ids, and {rule}", "data.tokenizer=FOLDER/tokenizer.json")
     name = str(values.get("name", folder.resolve().name))
     return Subject(
         folder=folder,
@@ -94,7 +97,7 @@ def measure_subject(path: str | Path, names: list[str], overrides: list[str]) ->
 
 
 def _config(subject: Subject, kind: str, values: Mapping[str, Any]) -> MeasureConfig:
-    _, config = parse_measure(kind, {**values, "measure": kind}, kind, subject.train_length)
+    _, config = parse_measure(kind, {**values, "measure": kind}, kind, subject.train_length, bytes_per_token(subject.source))
     if subject.source is not None:
         check_measure(kind, config, subject.source, subject.model.config, kind)
         return config

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,34 @@ from blocks.base import Config, ConfigError, one_of, require
 from blocks.catalogue import config_class
 from blocks.parts import NORMS
 from zoo.pattern import expand
-from zoo.schema import check_keys, load_yaml, merge, parse
+from zoo.schema import check_keys, load_yaml, merge, parse, plain
 from zoo.tokens import TokensConfig
 
-RESERVED = ("type", "like", "share")
-NORM_PLACES = ("pre", "post", "sandwich")
+NORM_PLACES = ("pre", "post", "sandwich", "stream")
 
 
-@dataclass(frozen=True)
-class Named:
-    """A block of the pattern: its config, and whether all its occurrences are one set of weights."""
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """How the pattern uses a block of any type: keys beside those of its config."""
+
+    share: bool = False  # all its occurrences are one set of weights
+    input_scale: float = 1.0  # factor of what it reads, behind the norm
+    output_scale: float = 1.0  # factor of what it returns, before parallel blocks are mixed
+    norm_place: str | None = None  # of its sub-layer's norm; null: the model's
+    skip_scale: float = 1.0  # factor of the stream that it is added to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named(Use):
+    """A block of the pattern."""
 
     type: str
     config: Config
-    share: bool
+    norm_place: str
+
+
+USES = tuple(f.name for f in fields(Use))
+RESERVED = ("type", "like", *USES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +52,7 @@ class ModelConfig:
     pattern: str  # see zoo.pattern
     norm: str = "rmsnorm"  # rmsnorm | rmsnorm_centred (weight 1 + w) | rmsnorm_plain (no weight) | layernorm | layernorm_unbiased
     norm_eps: float = 1e-5  # added to the mean square (the variance) under the root
-    norm_place: str = "pre"  # of a sub-layer's norm: pre (before it) | post (on its output, before it is added) | sandwich (both)
+    norm_place: str = "pre"  # of a sub-layer's norm: pre (before it) | post (on its output) | sandwich (both) | stream (see zoo.stack)
     parallel: str = "add"  # how X|Y are mixed: add | mean_norm (each normed, then averaged, as in Hymba)
     residual_scale: float = 1.0  # factor of every sub-layer's output before it is added
     embedding_scale: float = 1.0  # factor of the tokens' embeddings
@@ -104,7 +118,20 @@ def validate(config: ModelConfig) -> None:
             raise error.within(f"blocks.{name}") from None
         if name in used:
             config.tokens.check_block(name, named.type, named.config)
+    blocks = config.named
+    for names in config.layers:
+        _check_together([blocks[name] for name in names], names)
     config.tokens.check()
+
+
+def model_mapping(config: ModelConfig) -> dict[str, Any]:
+    """A ModelConfig as YAML would hold it: every block with all its fields, no `like`."""
+    used = {name for layer in config.layers for name in layer}
+    values = plain({f.name: getattr(config, f.name) for f in fields(config)} | {"tokens": asdict(config.tokens)})
+    blocks = {name: block for name, block in config.named.items() if name in used}
+    uses = {name: {key: getattr(block, key) for key in USES} for name, block in blocks.items()}
+    values["blocks"] = {name: {"type": b.type} | uses[name] | plain(asdict(b.config)) for name, b in blocks.items()}
+    return values
 
 
 def _named(config: ModelConfig, name: str) -> Named:
@@ -119,11 +146,22 @@ def _named(config: ModelConfig, name: str) -> Named:
         cls = config_class(type_name, config.plugins)
     except ConfigError as error:
         raise error.within(place) from None
-    share = spec.get("share", False)
-    require(isinstance(share, bool), f"{place}.share", share, "must be true or false")
+    use = parse(Use, {key: value for key, value in spec.items() if key in USES}, place)
+    one_of(f"{place}.norm_place", use.norm_place or config.norm_place, NORM_PLACES)
+    for key in ("input_scale", "output_scale", "skip_scale"):
+        require(getattr(use, key) != 0, f"{place}.{key}", 0, "can't be 0", "1 leaves everything as it is")
     values = {key: value for key, value in spec.items() if key not in RESERVED}
     check_keys(values, [f.name for f in fields(cls)], place, what=type_name)
-    return Named(type_name, parse(cls, values, place), share)
+    uses = vars(use) | {"norm_place": use.norm_place or config.norm_place}
+    return Named(type=type_name, config=parse(cls, values, place), **uses)
+
+
+def _check_together(blocks: Sequence[Named], names: tuple[str, ...]) -> None:
+    """Parallel blocks have one norm and one stream to be added to."""
+    for key in ("norm_place", "skip_scale"):
+        values = [getattr(block, key) for block in blocks]
+        rule = f"must be that of {names[0]}, which runs beside it: {values[0]}"
+        require(len(set(values)) == 1, f"blocks.{names[-1]}.{key}", values[-1], rule)
 
 
 def _inherit(blocks: Mapping[str, Any], name: str, seen: tuple[str, ...]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from blocks.base import TEXT, Cost
 from blocks.parts import norm_params
 from zoo.config import ModelConfig
-from zoo.stack import block_configs
+from zoo.stack import block_configs, norm_places
 
 TRAIN_FACTOR = 3  # forward 1 + backward 2
 CURSOR_BYTES = 8  # the position of the next token, int64
@@ -99,8 +99,8 @@ def stack_rows(config: ModelConfig, kinds: list[int]) -> tuple[Row, ...]:
     """A row a sub-layer for one sequence whose tokens have these kinds."""
     rows = []
     named = config.named
-    for index, branches in enumerate(block_configs(config)):
-        cost = Cost(params=_norm_params(config) * (2 if config.norm_place == "sandwich" else 1))
+    for index, (branches, place) in enumerate(zip(block_configs(config), norm_places(config), strict=True)):
+        cost = Cost(params=_norm_params(config) * (2 if place == "sandwich" else 1))
         if config.parallel == "mean_norm" and len(branches) > 1:
             cost += Cost(params=len(branches) * config.d_model)
         for _, block, counted in branches:

@@ -73,6 +73,13 @@ def dotted(assignments: list[str]) -> dict[str, Any]:
     return out
 
 
+def plain(value: Any) -> Any:
+    """Mappings, lists and scalars only."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def parse(cls: type[T], values: Any, place: str = "") -> T:
     """An instance of the dataclass `cls` from a mapping. Raises ConfigError with the full key's place."""
     if not isinstance(values, Mapping):

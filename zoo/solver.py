@@ -117,7 +117,10 @@ def _solve(name: str, config: ModelConfig, keys: list[str], axis: str, target: i
 
 
 def _candidates(config: ModelConfig, keys: list[str], start: list[int], axis: str, target: int, length: int) -> Iterator[tuple[int, ...]]:
-    """Grid over all keys but the last, bisection over the last, with its neighbours."""
+    """Grid over all keys but the last, bisection over the last, with its neighbours; the model as it is where nothing may vary."""
+    if not keys:
+        yield ()
+        return
     *coarse, last = keys
     step = MULTIPLES.get(last, DEFAULT_MULTIPLE)
     top = max(2, math.ceil(SPAN * SPAN * start[-1] / step))
@@ -198,4 +201,4 @@ def _read(name: str, config: ModelConfig, key: str) -> int:
 
 
 def _sizes_text(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{key} = {size}" for key, size in sizes.items())
+    return ", ".join(f"{key} = {size}" for key, size in sizes.items()) or "as it is it"

@@ -3,6 +3,10 @@
 x <- x + scale mix_i(block_i(norm(x)))             norm_place: pre
 x <- x + scale norm(mix_i(block_i(x)))             post (OLMo 2, arXiv:2501.00656)
 x <- x + scale norm'(mix_i(block_i(norm(x))))      sandwich (Gemma 2, arXiv:2408.00118)
+x <- norm(x) + scale mix_i(block_i(norm(x)))       stream (MiniMax-01, arXiv:2501.08313)
+
+A block may have a norm_place of its own, and factors: output_scale block_i(input_scale norm(x)), and skip_scale of what the sub-layer is
+added to.
 """
 
 from __future__ import annotations
@@ -25,31 +29,40 @@ def make_norm(config: ModelConfig) -> nn.Module:
     return parts.make_norm(config.norm, config.d_model, config.norm_eps)
 
 
-def _norms(config: ModelConfig, places: tuple[str, ...]) -> nn.ModuleList:
-    """One norm a sub-layer if the model's norms stand in one of these places, else none."""
-    return nn.ModuleList(make_norm(config) for _ in config.layers if config.norm_place in places)
+def norm_places(config: ModelConfig) -> list[str]:
+    """Of each sub-layer."""
+    named = config.named
+    return [named[names[0]].norm_place for names in config.layers]
+
+
+def _norms(config: ModelConfig, places: tuple[str, ...]) -> nn.ModuleDict:
+    """By the index of its sub-layer, a norm where that stands in one of these places."""
+    return nn.ModuleDict({str(index): make_norm(config) for index, place in enumerate(norm_places(config)) if place in places})
 
 
 class Stack(nn.Module):
     """All sub-layers of a model. Blocks live in `blocks` under one key each ("00_M"; a shared block under its name), so that
     shared weights are stored once; `layers` says which keys each sub-layer runs. `norms` stand before the sub-layers, `post_norms`
-    behind them; each is empty where norm_place has none."""
+    behind them, by the index of a sub-layer that has one."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.layers: list[tuple[str, ...]] = []
+        self.scales: list[tuple[tuple[float, float], ...]] = []  # of the blocks in `layers`: input_scale, output_scale
         self.blocks = nn.ModuleDict()
-        self.norms, self.post_norms = _norms(config, ("pre", "sandwich")), _norms(config, ("post", "sandwich"))
+        self.norms, self.post_norms = _norms(config, ("pre", "sandwich", "stream")), _norms(config, ("post", "sandwich"))
         self.branch_norms = nn.ModuleDict()
         self.dropout = config.dropout
         self.parallel, self.scale = config.parallel, config.residual_scale
         named = config.named
+        self.skips = [(named[names[0]].norm_place == "stream", named[names[0]].skip_scale) for names in config.layers]
         depth, n_layers = 0, sum(any(named[n].config.kind == "mixer" for n in names) for names in config.layers)
         for index, names in enumerate(config.layers):
             is_mixer = any(named[n].config.kind == "mixer" for n in names)
             layer = depth if is_mixer else max(depth - 1, 0)  # a channel mixer belongs to the mixer before it
             depth += is_mixer
             self.layers.append(tuple(self._add(config, named[n], n, index, layer, max(n_layers, 1)) for n in names))
+            self.scales.append(tuple((named[n].input_scale, named[n].output_scale) for n in names))
             if self.parallel == "mean_norm" and len(names) > 1:
                 self.branch_norms[str(index)] = nn.ModuleList(parts.RMSNorm(config.d_model, eps=config.norm_eps) for _ in names)
 
@@ -63,15 +76,26 @@ class Stack(nn.Module):
         """x (b, t, d) -> (b, t, d) and every layer's state; states None = start of text."""
         after = []
         for index, keys in enumerate(self.layers):
-            normed = self.norms[index](x) if self.norms else x
+            normed = self._normed(self.norms, index, x)
             before = states[index] if states is not None else (None,) * len(keys)
-            results = [self.blocks[key](normed, state, ctx) for key, state in zip(keys, before, strict=True)]
+            branches = zip(keys, self.scales[index], before, strict=True)
+            results = [self._branch(key, scales, normed, state, ctx) for key, scales, state in branches]
             y = self._mix(index, [y for y, _ in results])
-            y = self.post_norms[index](y) if self.post_norms else y
+            y = self._normed(self.post_norms, index, y)
             y = y if self.scale == 1 else y * self.scale
-            x = x + (F.dropout(y, self.dropout) if self.dropout and self.training else y)
+            from_norm, skip = self.skips[index]
+            x = normed if from_norm else x
+            x = (x if skip == 1 else x * skip) + (F.dropout(y, self.dropout) if self.dropout and self.training else y)
             after.append(tuple(state for _, state in results))
         return x, tuple(after)
+
+    def _normed(self, norms: nn.ModuleDict, index: int, x: Tensor) -> Tensor:
+        return norms[str(index)](x) if str(index) in norms else x
+
+    def _branch(self, key: str, scales: tuple[float, float], x: Tensor, state: Any, ctx: Context) -> tuple[Tensor, Any]:
+        before, behind = scales
+        y, state = self.blocks[key](x if before == 1 else x * before, state, ctx)
+        return (y if behind == 1 else y * behind), state
 
     def _mix(self, index: int, outputs: list[Tensor]) -> Tensor:
         if self.parallel == "mean_norm" and len(outputs) > 1:

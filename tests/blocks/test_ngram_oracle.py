@@ -106,7 +106,7 @@ def test_the_model_gives_the_ids() -> None:
     model = zoo.build(values).double()
     block, tokens = model.stack.blocks["00_N"], torch.randint(4, (1, LENGTH))
     x = model.embedding(tokens)
-    expected = model.norm(x + oracle(block, model.stack.norms[0](x)[0], tokens[0].tolist())) @ model.embedding.weight.T
+    expected = model.norm(x + oracle(block, model.stack.norms["0"](x)[0], tokens[0].tolist())) @ model.embedding.weight.T
     first, state = model(tokens[:, :20])
     second, _ = model(tokens[:, 20:], state)
     assert error(torch.cat([first, second], 1), expected.float()) < 1e-6

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from blocks import gqa, mlp, swiglu
+from blocks import gqa, mamba2, mlp, swiglu
 from blocks.base import Config, ConfigError
 from blocks.rope import Rope, Scaling, frequencies, rotate
 from zoo.check import CHECKS, check_block
@@ -17,7 +17,9 @@ OPTIONS: dict[str, Config] = {
     "layer norms of all heads": gqa.Config(n_heads=4, qk_norm="full", qk_norm_kind="layernorm", output_bias=True, window=5),
     "adjacent pairs, stretched": gqa.Config(n_heads=4, rope=Rope(pairs="adjacent", partial=0.5, scaling=YARN)),
     "geglu": swiglu.Config(activation="gelu_tanh", bias=True),
+    "a scaled gate": swiglu.Config(gate_scale=0.5),
     "squared relu": mlp.Config(activation="relu2"),
+    "heads and factors of a state space": mamba2.Config(d_state=6, n_heads=3, head_dim=7, norm="none", scales=(0.5, 0.25, 2.0, 1.5, 0.75)),
 }
 
 
@@ -74,6 +76,7 @@ def test_adjacent_pairs_are_halves_in_another_order() -> None:
         ("rope.scaling.high_freq_factor", gqa.Config(rope=Rope(scaling=Scaling(kind="llama3", high_freq_factor=0.5)))),
         ("rope.scaling.beta_fast", gqa.Config(rope=Rope(scaling=Scaling(kind="yarn", beta_fast=0.5)))),
         ("activation", swiglu.Config(activation="sigmoid")),
+        ("n_heads", mamba2.Config(n_heads=0)),
     ],
 )
 def test_wrong_values_are_named(place: str, config: Any) -> None:

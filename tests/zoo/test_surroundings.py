@@ -17,6 +17,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "layernorm without bias": {"norm": "layernorm_unbiased"},
     "post": {"norm_place": "post"},
     "sandwich": {"norm_place": "sandwich", "norm": "layernorm"},
+    "stream": {"norm_place": "stream"},
+    "places of their own": {
+        "blocks": {
+            "A": {"type": "gqa", "n_heads": 4, "norm_place": "post"},
+            "F": {"type": "swiglu", "norm_place": "stream", "skip_scale": 0.5},
+            "G": {"type": "swiglu"},
+        },
+        "pattern": "A F A G",
+    },
     "factors": {"residual_scale": 0.3, "embedding_scale": 7.0, "logit_scale": 0.25},
     "embedding norm": {"embedding_norm": True},
     "positions": {"positions": 64},
@@ -68,18 +77,35 @@ def test_factors_are_what_they_say() -> None:
     close(scaled.hidden(tokens)[0], plain.hidden(tokens)[0])
 
 
+def test_factors_of_one_block() -> None:
+    """Two parallel networks, written out."""
+    network = {"type": "swiglu", "gate_scale": 0.7}
+    blocks = {"A": network | {"input_scale": 2.0, "output_scale": 0.5}, "B": network}
+    model = zoo.build({"d_model": 16, "vocab_size": 20, "blocks": blocks, "pattern": "A|B"}).double()
+    tokens = torch.randint(20, (2, 5))
+    x = model.embedding(tokens)
+    normed = model.stack.norms["0"](x)
+
+    def network_of(key: str, x: torch.Tensor) -> torch.Tensor:
+        f: Any = model.stack.blocks[key]
+        return f.down(torch.nn.functional.silu(0.7 * f.gate(x)) * f.up(x))
+
+    close(model.hidden(tokens)[0], model.norm(x + 0.5 * network_of("00_A", 2.0 * normed) + network_of("00_B", normed)))
+
+
 def test_places_of_the_norm() -> None:
     """One sub-layer, written out."""
-    blocks = {"F": {"type": "swiglu"}}
+    blocks = {"F": {"type": "swiglu", "skip_scale": 3.0}}
     values = {"d_model": 16, "vocab_size": 20, "blocks": blocks, "pattern": "F", "residual_scale": 0.5, "norm_eps": 1e-3}
     tokens = torch.randint(20, (2, 5))
-    for place in ("pre", "post", "sandwich"):
+    for place in ("pre", "post", "sandwich", "stream"):
         model = zoo.build(values | {"norm_place": place}).double()
         x = model.embedding(tokens)
-        y = model.stack.norms[0](x) if place != "post" else x
+        y = model.stack.norms["0"](x) if place != "post" else x
         y, _ = model.stack.blocks["00_F"](y, None, advance(None, 2, 5)[0])
-        y = model.stack.post_norms[0](y) if place != "pre" else y
-        close(model.hidden(tokens)[0], model.norm(x + 0.5 * y))
+        y = model.stack.post_norms["0"](y) if place in ("post", "sandwich") else y
+        skip = model.stack.norms["0"](x) if place == "stream" else x
+        close(model.hidden(tokens)[0], model.norm(3.0 * skip + 0.5 * y))
 
 
 def test_learned_positions_end() -> None:
@@ -96,6 +122,9 @@ def test_learned_positions_end() -> None:
         ({"norm_place": "around"}, "norm_place"),
         ({"residual_scale": 0.0}, "residual_scale"),
         ({"positions": 0}, "positions"),
+        ({"blocks": {"F": {"type": "swiglu", "output_scale": 0.0}}, "pattern": "F"}, "blocks.F.output_scale"),
+        ({"blocks": {"F": {"type": "swiglu", "norm_place": "around"}}, "pattern": "F"}, "blocks.F.norm_place"),
+        ({"blocks": {"F": {"type": "swiglu"}, "G": {"like": "F", "skip_scale": 2.0}}, "pattern": "F|G"}, "blocks.G.skip_scale"),
         ({"tiny": 3}, "tiny"),
     ],
 )

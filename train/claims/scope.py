@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from blocks.base import ConfigError, require
 from train.carry import growing
-from train.config import model_mapping
-from zoo.config import ModelConfig
+from zoo.config import ModelConfig, model_mapping
 
 if TYPE_CHECKING:
     from train.experiment import PlannedRun

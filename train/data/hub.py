@@ -7,17 +7,16 @@ All its documents are tokenised into memory before training: for more than a few
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from blocks.base import ConfigError
 from train.data.corpus import Corpus, Document, Spans, byte_corpus, fingerprint, split_by_contents
+from train.data.tokenizer import combined_fingerprint, encoded, import_package, load_tokenizer, separator_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +42,12 @@ def hub_corpus(dataset: Dataset, tokenizer: str = "bytes", separator: str | None
         if separator is not None:
             raise ConfigError("separator", separator, "bytes have their own separator, byte 0", "separator: null")
         return byte_corpus(label, print_, documents, None)
-    coder = _tokenizer(tokenizer)
-    print_ = hashlib.sha256(f"{print_} {coder.to_str()}".encode()).hexdigest()
-    return _encoded(label, print_, [d for d in documents if d.data], coder, separator)
-
-
-def _import(package: str) -> ModuleType:
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise ConfigError("kind", "hub", f"needs the package {package}", "run: pip install datasets tokenizers") from None
+    coder = load_tokenizer(tokenizer)
+    return _encoded(label, combined_fingerprint(print_, coder), [d for d in documents if d.data], coder, separator)
 
 
 def _documents(dataset: Dataset) -> Iterator[Document]:
-    datasets = _import("datasets")
+    datasets = import_package("datasets", "kind", "hub")
     stream = dataset.limit is not None
     try:
         rows = datasets.load_dataset(dataset.id, dataset.name, split=dataset.split, revision=dataset.revision, streaming=stream)
@@ -68,30 +59,12 @@ def _documents(dataset: Dataset) -> Iterator[Document]:
         yield Document(str(number), row[dataset.column].encode("utf-8"))
 
 
-def _tokenizer(name: str) -> Any:
-    tokenizers = _import("tokenizers")
-    try:
-        return tokenizers.Tokenizer.from_file(name) if name.endswith(".json") else tokenizers.Tokenizer.from_pretrained(name)
-    except Exception as error:  # the library raises bare Exception
-        raise ConfigError("tokenizer", name, f"can't be loaded: {error}", "bytes, a tokenizer.json, or the id of a model") from error
-
-
 def _encoded(label: str, print_: str, documents: list[Document], coder: Any, separator: str | None) -> Corpus:
-    vocab_size = coder.get_vocab_size()
-    head: list[int] = []
-    if separator is not None:
-        found = coder.token_to_id(separator)
-        if found is None:
-            raise ConfigError("separator", separator, "the tokenizer has no such token", "<|endoftext|> or </s> in many")
-        head = [found]
-    kind = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-    pieces = []
-    for first in range(0, len(documents), 256):
-        texts = [d.data.decode() for d in documents[first : first + 256]]
-        pieces += [np.array(head + one.ids, dtype=kind) for one in coder.encode_batch(texts, add_special_tokens=False)]
+    head = separator_ids(coder, separator)
+    pieces = encoded(coder, [d.data.decode() for d in documents], head)
     ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
     starts = ends - np.array([len(piece) for piece in pieces], dtype=np.int64)
     sizes = np.array([len(d.data) for d in documents], dtype=np.int64)
     spans = Spans(np.concatenate(pieces), starts, ends, tuple(d.name for d in documents), sizes)
     contents = [hashlib.sha256(d.data).digest() for d in documents]
-    return split_by_contents(label, print_, vocab_size, spans, contents, head[0] if head else None)
+    return split_by_contents(label, print_, coder.get_vocab_size(), spans, contents, head[0] if head else None)

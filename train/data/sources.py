@@ -13,6 +13,7 @@ from train.data.folder import folder
 from train.data.hub import Dataset, hub_corpus
 from train.data.packages import packaged
 from train.data.streams import Batch, TextStream, validation_windows
+from train.data.tokenizer import retokenised
 from train.data.tokens import token_corpus
 from zoo.tasks import HELD_OUT
 from zoo.tasks.real_text import Draw, drawing
@@ -150,10 +151,9 @@ def open_source(data: Any, seed: int = 0, place: str = "data") -> Source:
 def load_corpus(config: DataConfig) -> Corpus:
     """The corpus of a DataConfig that has one."""
     match config:
-        case TextData(corpus=str() as name):
-            return packaged(name)
-        case TextData(path=str() as path):
-            return folder(path)
+        case TextData():
+            corpus = packaged(config.corpus) if config.corpus is not None else folder(str(config.path))
+            return corpus if config.tokenizer is None else retokenised(corpus, config.tokenizer, config.separator)
         case TokensData():
             return token_corpus(config.path, config.vocab_size, config.dtype, config.separator)
         case HubData():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from blocks.base import ConfigError
 from zoo.config import ModelConfig, load_model
 from zoo.interop import families, maps
+from zoo.interop.byte_tokenizer import BYTES, GENERATION, TOKENIZER, TOKENIZER_CONFIG, write_byte_tokenizer
 from zoo.interop.families import Family
 from zoo.interop.layers import require_same
 from zoo.model import Model, build
@@ -23,8 +25,9 @@ from zoo.weights import CONFIG, WEIGHTS, put_weights, read_tensors, save_weights
 
 HF_CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
-COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+COMPANIONS = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", GENERATION)
 PLAINEST = ("llama", "mistral", "qwen3")  # the families to write first: what they say others can say too
+OWN = "zoo"  # the family of every model, written where no other takes it: transformers reads it after `import zoo.hf`
 PATTERNS = ("*.json", "*.safetensors")  # all that is ever fetched
 
 
@@ -56,10 +59,10 @@ def export_folder(
     extra: Mapping[str, Any] | None = None,
     companions: str | Path | None = None,
 ) -> str:
-    """Write a folder that AutoModelForCausalLM.from_pretrained reads; the family's name.
+    """Write a folder that AutoModelForCausalLM.from_pretrained reads (of the family zoo: after `import zoo.hf`); the family's name.
 
-    family: none = the first that the model is a member of, the plainest first. extra: keys of config.json laid on top (bos_token_id
-    ...). companions: a folder whose tokenizer goes along.
+    family: see family_of. extra: keys of config.json laid on top (bos_token_id ...). companions: a folder whose tokenizer goes along; a
+    model of 256 ids without one gets the tokenizer of bytes.
     """
     name, hf, chosen = family_of(model.config, family)
     tensors = {key: t.contiguous() for key, t in maps.to_theirs(chosen.rules(model.config), weights_of(model), name).items()}
@@ -70,22 +73,22 @@ def export_folder(
     save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
     if companions is not None:
         _copy_companions(Path(companions), out)
+    if model.config.vocab_size == BYTES and (companions is None or not (Path(companions) / TOKENIZER).is_file()):
+        write_byte_tokenizer(out)
     return name
 
 
 def family_of(config: ModelConfig, name: str | None = None) -> tuple[str, dict[str, Any], Family]:
-    """The family that a model belongs to: its name, config.json and module. Raises ConfigError with each family's reason."""
+    """The family that a model is written as: its name, config.json and module. None: the plainest that takes it, its own last.
+
+    Raises ConfigError where the named family does not take it."""
     if name is not None:
         chosen = families.family(name)
         return name, _to_hf(name, chosen, config), chosen
-    reasons = []
-    for candidate in (*PLAINEST, *(n for n in families.names() if n not in PLAINEST)):
-        chosen = families.family(candidate)
-        try:
-            return candidate, _to_hf(candidate, chosen, config), chosen
-        except ConfigError as error:
-            reasons.append(f"{candidate}: {error}")
-    raise ConfigError("export", None, "the model belongs to no family of checkpoints", "; ".join(reasons))
+    for candidate in (*PLAINEST, *(n for n in families.names() if n not in (*PLAINEST, OWN))):
+        with suppress(ConfigError):  # not a member of this one
+            return family_of(config, candidate)
+    return family_of(config, OWN)
 
 
 def _to_hf(name: str, chosen: Family, config: ModelConfig) -> dict[str, Any]:
@@ -108,7 +111,7 @@ def _read(folder: Path, values: Mapping[str, Any]) -> Model:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json as a plain mapping. Raises ConfigError."""
-    values = _json(folder / HF_CONFIG)
+    values = read_json(folder / HF_CONFIG)
     if not isinstance(values.get("model_type"), str):
         raise ConfigError(str(folder / HF_CONFIG), None, "has no model_type")
     return values
@@ -120,7 +123,7 @@ def read_shards(folder: Path) -> dict[str, Tensor]:
         return read_tensors(folder / WEIGHTS)
     if not (folder / INDEX).is_file():
         raise ConfigError(str(folder), None, f"holds no {WEIGHTS} and no {INDEX}", "pickled weights (.bin) are never read")
-    listed = _json(folder / INDEX).get("weight_map")
+    listed = read_json(folder / INDEX).get("weight_map")
     if not isinstance(listed, Mapping):
         raise ConfigError(str(folder / INDEX), None, "has no weight_map")
     found: dict[str, Tensor] = {}
@@ -152,7 +155,8 @@ def resolve(path: str | Path) -> Path:
         raise ConfigError(str(path), None, f"is no local folder and can't be fetched from the hub: {why}") from None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds a mapping. Raises ConfigError."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

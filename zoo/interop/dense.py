@@ -19,6 +19,7 @@ LONGEST = 131072  # max_position_embeddings of what we write: a zoo model has no
 # their norms of a layer, for our norms (before) and post_norms (behind) of the attention and of the channel mixer
 NORM_NAMES = {
     "pre": {"norms": ("input_layernorm", "post_attention_layernorm")},
+    "stream": {"norms": ("input_layernorm", "post_attention_layernorm")},
     "post": {"post_norms": ("post_attention_layernorm", "post_feedforward_layernorm")},
     "sandwich": {
         "norms": ("input_layernorm", "pre_feedforward_layernorm"),
@@ -161,11 +162,14 @@ def norm_rules(config: ModelConfig, layer: int, theirs: str) -> list[Rule]:
     ]
 
 
-def ends(config: ModelConfig, trunk: str = "model") -> list[Entry]:
-    """Embedding, last norm and head."""
-    table = f"{trunk}.embed_tokens.weight"
-    head: Entry = Tied("lm_head.weight", table) if config.tie_embeddings else Rule("head.weight", "lm_head.weight")
-    return [Rule("embedding.weight", table), *linear("norm", f"{trunk}.norm"), head]
+def ends(config: ModelConfig, trunk: str = "model", last: str = "norm") -> list[Entry]:
+    """Embedding, last norm (its name in theirs) and head."""
+    return [*tables(config, f"{trunk}.embed_tokens.weight"), *linear("norm", f"{trunk}.{last}")]
+
+
+def tables(config: ModelConfig, table: str, head: str = "lm_head.weight") -> list[Entry]:
+    """The embedding and the head, which theirs calls `table` and `head`."""
+    return [Rule("embedding.weight", table), Tied(head, table) if config.tie_embeddings else Rule("head.weight", head)]
 
 
 def rules(config: ModelConfig, *steps: Step) -> list[Entry]:

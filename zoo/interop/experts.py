@@ -35,14 +35,14 @@ def silu(hf: Mapping[str, Any]) -> None:
     one_of("hidden_act", hf["hidden_act"], ("silu", "swish"))
 
 
-def only(config: ModelConfig, family: str, attention: str) -> list[tuple[Any, Any]]:
-    """The configs of each layer, resolved: `attention`, then a swiglu or a moe. Raises ConfigError where the stack is another one."""
+def only(config: ModelConfig, family: str, *mixers: str) -> list[tuple[Any, Any]]:
+    """The configs of each layer, resolved: one of `mixers`, then a swiglu or a moe. Raises ConfigError where the stack is another one."""
     found, flat = dense.resolved(config), []
     for index, branches in enumerate(found):
-        wanted = (attention,) if index % 2 == 0 else ("swiglu", "moe")
+        wanted = mixers if index % 2 == 0 else ("swiglu", "moe")
         here = "|".join(place.type for place in branches)
         if here not in wanted or len(found) % 2:
-            what = f"{family} has layers of {attention} and then swiglu or moe"
+            what = f"{family} has layers of {' or '.join(mixers)} and then swiglu or moe"
             raise ConfigError("pattern", config.pattern, f"{what}; sub-layer {index} of {len(found)} is {here}")
         flat.append(branches[0].config)
     return list(zip(flat[::2], flat[1::2], strict=True))

@@ -73,17 +73,27 @@ def grouped(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 def model(hf: Mapping[str, Any], attention_: Mapping[str, Any], mixture_: Mapping[str, Any]) -> dict[str, Any]:
     """A model mapping: `first_k_dense_replace` dense layers, or mlp_layer_types."""
+    return mixed(hf, [attention_] * hf["num_hidden_layers"], mixture_)
+
+
+def mixed(hf: Mapping[str, Any], mixers: Sequence[Mapping[str, Any]], mixture_: Mapping[str, Any]) -> dict[str, Any]:
+    """`model` with a mixer of its own in each layer."""
     n = hf["num_hidden_layers"]
     types = hf.get("mlp_layer_types") or ["dense" if i < hf["first_k_dense_replace"] else "sparse" for i in range(n)]
     require(len(types) == n and set(types) <= {"dense", "sparse"}, "mlp_layer_types", types, f"must be {n} of dense and sparse")
     channel = dense.gated(hf)
-    return dense.model(hf, experts.mixed([attention_] * n, channel, mixture_, [kind == "sparse" for kind in types]))
+    return dense.model(hf, experts.mixed(mixers, channel, mixture_, [kind == "sparse" for kind in types]))
 
 
 def to_hf(config: ModelConfig, name: str, model_type: str) -> dict[str, Any]:
     """The keys of config.json that all these families have. name: of the class in transformers."""
     found = experts.only(config, model_type, "mla")
-    first, channel = found[0][0], experts.first(found, swiglu.Config)
+    return keys(config, found, found[0][0], name, model_type)
+
+
+def keys(config: ModelConfig, found: Sequence[tuple[Any, Any]], first: Any, name: str, model_type: str) -> dict[str, Any]:
+    """`to_hf` of layers whose attention, or the first of many, is `first`."""
+    channel = experts.first(found, swiglu.Config)
     moe: Any = experts.mixture(config, found, model_type)
     params = rope.to_hf(first.rope) | _temperature(first)
     sizes = {theirs: getattr(first, ours) for ours, theirs in SIZES.items()}

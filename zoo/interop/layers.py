@@ -8,12 +8,13 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from blocks.base import Config, ConfigError
-from zoo.config import ModelConfig
+from zoo.config import USES, ModelConfig
 from zoo.stack import block_key
 
 Spec = Mapping[str, Any]  # a block as in YAML: {type: ..., its fields}
 LETTERS = {"swiglu": "F", "mlp": "F", "gqa": "A"}
-FREE = ("dropout", "plugins", "blocks", "pattern")  # keys of a model that say nothing of what it computes, or are compared by layer
+# keys of a model that say nothing of what it computes, or are compared by layer
+FREE = ("dropout", "plugins", "blocks", "pattern", "norm_place")
 
 
 class Place(NamedTuple):
@@ -104,7 +105,8 @@ def require_same(family: str, mine: ModelConfig, read: ModelConfig) -> None:
     for branches, others in zip(ours, theirs, strict=True):
         _equal(family, "pattern", [place.type for place in branches], [place.type for place in others])
         for place, other in zip(branches, others, strict=True):
-            _equal(family, f"blocks.{place.name}.share", mine.named[place.name].share, False)
+            for key in USES:
+                _equal(family, f"blocks.{place.name}.{key}", getattr(mine.named[place.name], key), getattr(read.named[other.name], key))
             a, b = place.config.resolved(mine.d_model), other.config.resolved(read.d_model)
             for f in fields(a):
                 _equal(family, f"blocks.{place.name}.{f.name}", getattr(a, f.name), getattr(b, f.name))

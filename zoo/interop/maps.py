@@ -107,6 +107,12 @@ class Squeeze:
         return [t.unsqueeze(self.dim) for t in tensors]
 
 
+def ungrouped(groups: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The order (of Permute) that makes part after part of what stands group after group, each group holding parts of these sizes."""
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return tuple(g * sum(sizes) + start + i for start, size in zip(starts, sizes, strict=True) for g in range(groups) for i in range(size))
+
+
 class Rule:
     """ours (a name or several) <- theirs (a name or several), through steps from theirs to ours."""
 
@@ -152,7 +158,15 @@ class Trunk:
     prefix: str
 
 
-Entry = Rule | Tied | NotAWeight | Trunk
+@dataclass(frozen=True)
+class Also:
+    """Theirs may go by another name: it is read by either, and written by `name`."""
+
+    name: str
+    other: str
+
+
+Entry = Rule | Tied | NotAWeight | Trunk | Also
 
 
 def linear(ours: str, theirs: str | Sequence[str], *steps: Step) -> list[Rule]:
@@ -163,7 +177,7 @@ def linear(ours: str, theirs: str | Sequence[str], *steps: Step) -> list[Rule]:
 
 def to_ours(entries: Sequence[Entry], theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
     """Tensors for every name in `own` (the model's) from a checkpoint's. Raises ConfigError (place) listing all that does not fit."""
-    rules, theirs = _present(entries, own), _prefixed(entries, theirs)
+    rules, theirs = _present(entries, own), renamed(entries, _prefixed(entries, theirs))
     used = {name for rule in rules for name in rule.theirs} | _no_weights(entries, theirs)
     missing = sorted(name for rule in rules for name in rule.theirs if name not in theirs)
     _complain(place, ("lacks", missing), ("holds what the model has no place for", sorted(set(theirs) - used)), *_unmade(rules, own))
@@ -183,6 +197,12 @@ def to_theirs(entries: Sequence[Entry], own: Mapping[str, Tensor], place: str) -
     for rule in rules:
         found |= rule.to_theirs(own)
     return found
+
+
+def renamed(entries: Sequence[Entry], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's tensors by the names that we write."""
+    names = {entry.other: entry.name for entry in entries if isinstance(entry, Also) and entry.name not in theirs}
+    return {names.get(name, name): tensor for name, tensor in theirs.items()}
 
 
 def _present(entries: Sequence[Entry], own: Mapping[str, Tensor]) -> list[Rule]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from blocks.base import one_of
 from zoo.config import ModelConfig
 from zoo.interop import dense
 from zoo.interop.layers import Place, Spec, assemble
-from zoo.interop.maps import Entry, Rule, Squeeze, Tied, Trunk, linear
+from zoo.interop.maps import Entry, Rule, Squeeze, Trunk, linear
 
 SURROUNDINGS: dict[str, Any] = {  # keys of config.json with their defaults
     "layer_norm_epsilon": 1e-5,
@@ -22,7 +23,7 @@ SURROUNDINGS: dict[str, Any] = {  # keys of config.json with their defaults
 
 def model(hf: Mapping[str, Any], mixer: Spec) -> dict[str, Any]:
     """A model mapping of a config.json: the same mixer in every layer. Raises ConfigError."""
-    dense.refuse(hf | {"hidden_act": dense.activation(hf["hidden_act"])}, hidden_act="silu")
+    one_of("hidden_act", hf["hidden_act"], ("silu", "swish"))
     return {
         "d_model": hf["hidden_size"],
         "vocab_size": hf["vocab_size"],
@@ -49,7 +50,7 @@ def to_hf(config: ModelConfig, name: str, model_type: str, layers: int, mixer: A
         "state_size": mixer.d_state,
         "num_hidden_layers": layers,
         "layer_norm_epsilon": config.norm_eps,
-        "expand": int(mixer.expand),
+        "expand": mixer.inner(config.d_model) // config.d_model,
         "conv_kernel": mixer.conv,
         "use_bias": mixer.bias,
         "use_conv_bias": mixer.conv_bias,
@@ -62,9 +63,7 @@ def to_hf(config: ModelConfig, name: str, model_type: str, layers: int, mixer: A
 
 def ends(config: ModelConfig) -> list[Entry]:
     """Embedding, head, and every norm of the residual stream."""
-    table = "backbone.embeddings.weight"
-    head: Entry = Tied("lm_head.weight", table) if config.tie_embeddings else Rule("head.weight", "lm_head.weight")
-    found: list[Entry] = [Trunk("backbone."), Rule("embedding.weight", table), *linear("norm", "backbone.norm_f"), head]
+    found = [Trunk("backbone."), *dense.tables(config, "backbone.embeddings.weight"), *linear("norm", "backbone.norm_f")]
     for layer in range(len(config.layers)):
         found += linear(f"stack.norms.{layer}", f"backbone.layers.{layer}.norm")
     return found

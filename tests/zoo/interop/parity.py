@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,11 +116,16 @@ def scramble(model: nn.Module) -> None:
     """Constants moved at random, matrices as large as a trained network's: 0.02 would leave attention flat and differences unseen."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for tensor in [*model.parameters(), *(b for name, b in model.named_buffers() if b.is_floating_point() and "inv_freq" not in name)]:
+        for tensor in [*model.parameters(), *(b for name, b in model.named_buffers() if b.is_floating_point() and not _computed(name))]:
             if tensor.ndim > 0 and bool((tensor == tensor.flatten()[0]).all()):
                 tensor += 0.1 * torch.randn(tensor.shape, generator=generator)
             elif tensor.ndim > 1 and float(tensor.std()) < 0.05:
                 tensor *= tensor.shape[-1] ** -0.5 / tensor.std()
+
+
+def _computed(name: str) -> bool:
+    """Whether a buffer follows from the config: frequencies, MiniMax's decays."""
+    return any(word in name for word in ("inv_freq", "slope_rate", "_decay"))
 
 
 def widen(model: nn.Module) -> None:
@@ -131,6 +137,17 @@ def widen(model: nn.Module) -> None:
             if buffer.is_floating_point() and "inv_freq" not in name:
                 exact = module.scalar_embed_scale if name == "embed_scale" else buffer  # Gemma's sqrt(d_model), not rounded
                 setattr(module, name, torch.as_tensor(exact, dtype=torch.float64))
+        if type(module).__name__ == "MiniMaxLightningAttention":
+            _widen_decays(module)
+
+
+def _widen_decays(module: Any) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        module.slope_rate = module.get_slope_rate()
+        module.query_decay, module.key_decay, module.diagonal_decay = module.decay_factors(module.slope_rate)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def their_logits(model: Any, tokens: Tensor) -> Tensor:
@@ -158,10 +175,18 @@ def gradients(family: str, theirs: Any, ours: zoo.Model, tokens: Tensor) -> floa
     own = {name: torch.zeros_like(t) for name, t in weights_of(ours).items()}
     own |= {names[id(p)]: p.grad for p in ours.parameters() if p.grad is not None}
     mapped = maps.to_theirs(families.family(family).rules(ours.config), own, family)
-    expected = _as_saved(theirs)
+    expected = _weights(family, ours, _as_saved(theirs))
     largest = max(float(g.abs().max()) for g in expected.values())
     floor = 1e-6 * largest  # a key's bias has no gradient but rounding
     return max(float((mapped[n] - expected[n]).abs().max()) / max(float(expected[n].abs().max()), floor) for n in mapped)
+
+
+def _weights(family: str, ours: zoo.Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint by the names that we write, without what holds nothing learned."""
+    entries = families.family(family).rules(ours.config)
+    patterns = [entry.pattern for entry in entries if isinstance(entry, maps.NotAWeight)]
+    found = maps.renamed(entries, tensors)
+    return {name: tensor for name, tensor in found.items() if not any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
 def _as_saved(theirs: Any) -> dict[str, Tensor]:
@@ -179,7 +204,7 @@ def _exported(family: str, theirs: Any, ours: zoo.Model, original: Path) -> floa
 
     with tempfile.TemporaryDirectory() as folder:
         export_folder(ours, folder, family)
-        written, read = read_shards(Path(folder)), read_shards(original)
+        written, read = read_shards(Path(folder)), _weights(family, ours, read_shards(original))
         assert {n: t for n, t in read.items() if n not in written} == {}
         assert all(torch.equal(written[name], read[name]) for name in written)
         again = import_folder(folder)

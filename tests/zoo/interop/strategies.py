@@ -82,3 +82,18 @@ def spaces(draw: st.DrawFn, model_type: str, **more: Any) -> dict[str, Any]:
         "eos_token_id": None,
     }
     return sizes | {key: draw(value) if isinstance(value, st.SearchStrategy) else value for key, value in more.items()}
+
+
+def mamba() -> dict[str, Any]:
+    """Keys of a config.json for Mamba-2 beside attention."""
+    return {
+        "mamba_n_heads": st.sampled_from([2, 4]),
+        "mamba_d_state": st.sampled_from([4, 7]),
+        "mamba_n_groups": st.sampled_from([1, 2]),
+        "mamba_d_conv": st.sampled_from([2, 4]),
+        "mamba_conv_bias": st.booleans(),
+        "mamba_proj_bias": st.booleans(),
+        "mamba_chunk_size": 8,
+        "time_step_limit": st.sampled_from([[0.0, float("inf")], [0.01, 0.3]]),
+        "rms_norm_eps": 1e-3,
+    }

@@ -14,10 +14,13 @@ HARMLESS = {
     *("initializer_range", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "attention_dropout", "max_position_embeddings"),
     *("rope_parameters", "pretraining_tp", "default_theta"),
     *("resid_pdrop", "embd_pdrop", "attn_pdrop", "reorder_and_upcast_attn"),
+    *("mamba_chunk_size", "num_logits_to_keep", "z_loss_coefficient", "output_router_logits", "router_aux_loss_coef"),
+    *("use_associative_scan", "use_mamba_kernels", "use_mambapy"),
     *("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout"),
 }
 # families whose every key is accounted for here
 COMPLETE = ("llama", "mistral", "qwen3", "smollm3", "gemma2", "gemma3", "olmo3", "cohere2", "gpt2", "nanochat", "granite")
+COMPLETE += ("bamba", "falcon_h1", "granitemoehybrid", "jamba")
 WITH_DEFAULTS = [name for name in families.names() if "DEFAULTS" in vars(families.family(name))]
 
 

@@ -1,0 +1,31 @@
+"""What a run starts from: its seed, or the weights that `init` names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from train.config import RunSpec
+from zoo.model import Model, build
+from zoo.transfer import Transfer, plan_transfer, transfer
+from zoo.weights import find_weights, read_tensors
+
+
+def first_model(spec: RunSpec) -> Model:
+    """The model before the first step. Raises ConfigError where `init` does not fit."""
+    model = build(spec.model, spec.seed)
+    if spec.init is not None:
+        tensors, found = _read(spec, spec.init)
+        transfer(model, tensors, found)
+    return model
+
+
+def check_init(spec: RunSpec) -> Transfer | None:
+    """What the run takes over from `init`; None: it starts from its seed. Raises ConfigError where the weights don't fit."""
+    return None if spec.init is None else _read(spec, spec.init)[1]
+
+
+def _read(spec: RunSpec, init: str) -> tuple[dict[str, Tensor], Transfer]:
+    tensors = read_tensors(find_weights(Path(init)))
+    return tensors, plan_transfer(spec.model, tensors, f"init {init}", spec.fresh)
