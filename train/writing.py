@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from blocks.base import ConfigError, require
+from blocks.base import require
 from train.data.tokenizer import load_tokenizer
 from zoo.generate import generate
 from zoo.interop.byte_tokenizer import BYTES, GENERATION, TOKENIZER, byte_tokenizer

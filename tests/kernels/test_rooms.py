@@ -76,8 +76,7 @@ def test_an_editor_replaces_results_inside_its_with() -> None:
     rooms = {"reference": twice}
     with edited(lambda operation, result: result + len(operation)):
         assert serve("four", rooms, torch.ones(1)).tolist() == [6.0]
-        with pytest.raises(RuntimeError), edited(lambda operation, result: result * 0):
+        with edited(lambda operation, result: result * 0):
             assert serve("four", rooms, torch.ones(1)).tolist() == [0.0]
-            raise RuntimeError
         assert serve("four", rooms, torch.ones(1)).tolist() == [6.0]
     assert serve("four", rooms, torch.ones(1)).tolist() == [2.0]

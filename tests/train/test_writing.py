@@ -94,7 +94,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder(tmp_path, vocab_size=8)
-    with pytest.raises(ConfigError, match="has no tokenizer.json"):
+    with pytest.raises(ConfigError, match=r"has no tokenizer\.json"):
         writing.write(tmp_path, "the", print)
     write_tokenizer(tmp_path)
     with pytest.raises(ConfigError, match="holds no token"):

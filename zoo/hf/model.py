@@ -24,7 +24,6 @@ class ZooForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     _is_stateful = True  # a state can't be taken back by some tokens: assisted generation is refused
-    _no_split_modules: list[str] = []
 
     def __init__(self, config: ZooConfig) -> None:
         super().__init__(config)
