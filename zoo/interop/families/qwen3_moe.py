@@ -30,7 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "num_experts_per_tok": 8,
     "num_experts": 128,
     "norm_topk_prob": False,
-    "mlp_only_layers": (),
+    "mlp_only_layers": None,
 }
 
 
