@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True, parser_class=_Parser)
 
     add = _adder(commands)
-    add("list", "what there is", list_, [("what", {"nargs": "?", "default": "all", "choices": ["all", *LISTS]}), JSON])
+    add("list", "what there is", list_, [("what", {"nargs": "?", "default": "all", "choices": ["all", *LISTS]}), LIST_LENGTH, JSON])
     add("show", "the expanded stack and its ledger, a row a layer", show, [("model", {"help": "a model's YAML"}), OVERRIDES, LENGTH, JSON])
     add("check", "the contract, on one block, or its back ends beside the reference", check, [TYPE, OVERRIDES, WIDTH, PLUGINS, BACKEND])
     add("plan", "sizes, steps, FLOPs and mismatch of an experiment; trains nothing", plan, [EXPERIMENT, OVERRIDES, JSON])
@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
 JSON = ("--json", {"action": "store_true", "help": "one JSON object on standard output and nothing else"})
 LENGTH = ("--length", {"type": int, "default": 1024, "help": "tokens of the sequence (default 1024)"})
+LIST_LENGTH = ("--length", {"type": int, "default": None, "metavar": "N", "help": "of models, also FLOPs and state at N tokens"})
 WIDTH = ("--d-model", {"type": int, "default": 32, "help": "width to test at (default 32)"})
 PLUGINS = ("--plugin", {"action": "append", "default": [], "help": "a package whose blocks may be named"})
 OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "changes, such as blocks.M.d_state=32"})
@@ -130,16 +131,19 @@ def _adder(commands: Any) -> Callable[[str, str, Callable[[argparse.Namespace], 
 
 
 def list_(arguments: argparse.Namespace) -> None:
-    """zoo list [blocks|models|tasks|measures|experiments|claims]"""
+    """zoo list [blocks|models|tasks|measures|experiments|claims] [--length N] [--json]"""
+    from blocks.base import require
     from train import listing
 
-    names = list(LISTS) if arguments.what == "all" else [arguments.what]
-    found = {name: getattr(listing, name)() for name in names}
+    names, length = list(LISTS) if arguments.what == "all" else [arguments.what], arguments.length
+    require(length is None or length >= 1, "--length", length, "must be at least 1")
+    require(length is None or "models" in names, "--length", length, "is only of models", "zoo list models --length N")
+    found = {name: listing.models(length) if name == "models" else getattr(listing, name)() for name in names}
     if arguments.json:
         print(json.dumps(found))
         return
     for name, rows in found.items():
-        listing.table(name, rows)
+        listing.show_models(rows, length) if name == "models" else listing.table(name, rows)
 
 
 LISTS = ("blocks", "models", "tasks", "measures", "experiments", "claims")

@@ -5,20 +5,23 @@ from __future__ import annotations
 import importlib
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from blocks.catalogue import block_types, config_class
-from train.bench.probe import PROBE, Gain
-from train.claims.verdict import read_verdict
-from train.experiment import Plan
-from zoo.config import ModelConfig
-from zoo.ledger import Ledger
+from zoo.config import ModelConfig, load_model
+from zoo.interop.published import FAMILIES
+from zoo.ledger import Ledger, ledger
 from zoo.schema import load_yaml
 
+if TYPE_CHECKING:  # a list needs neither
+    from train.bench.probe import Gain
+    from train.experiment import Plan
+
 CONFIGS = Path(__file__).parent.parent / "configs"
+PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 def first_line(text: str | None) -> str:
@@ -36,9 +39,28 @@ def blocks() -> list[dict[str, Any]]:
     return rows
 
 
-def models() -> list[dict[str, Any]]:
-    """The model configs that come with the house."""
-    return _yaml_files(CONFIGS / "models")
+def models(length: int | None = None) -> list[dict[str, Any]]:
+    """The model configs that come with the house: parameters, and the family of transformers' classes that each is compared with in the
+    tests (null: none). With a length the ledger's cost of one sequence of so many tokens, null where the model has fewer positions."""
+    rows = []
+    for path in sorted((CONFIGS / "models").rglob("*.yaml")):
+        config = load_model(path)
+        row = {"path": str(path.relative_to(CONFIGS.parent)), "parameters": ledger(config, 1).params}
+        published = path.parent.name == "published"
+        row["oracle"] = FAMILIES.get(path.stem) if published else None
+        if length is not None:
+            row |= _costs(config, length)
+        rows.append(row | {"summary": _first_comment(path)})
+    return rows
+
+
+def _costs(config: ModelConfig, length: int) -> dict[str, int | None]:
+    """Forward FLOPs a token, and the float32 bytes of state and cache after `length` tokens, in all and a token."""
+    if config.positions is not None and length > config.positions:
+        return {"flops_per_token": None, "state_bytes": None, "state_bytes_per_token": None}
+    cost = ledger(config, length)
+    averages = {"flops_per_token": round(cost.flops / length), "state_bytes_per_token": round(cost.state_bytes / length)}
+    return {"state_bytes": cost.state_bytes, **averages}
 
 
 def experiments() -> list[dict[str, Any]]:
@@ -48,6 +70,8 @@ def experiments() -> list[dict[str, Any]]:
 
 def claims() -> list[dict[str, Any]]:
     """The claims that come with the house, each with the verdict of its last run here (runs/NAME), if there was one."""
+    from train.claims.verdict import read_verdict
+
     rows = []
     for path in sorted((CONFIGS / "claims").glob("*.yaml")):
         values = load_yaml(path)
@@ -87,6 +111,8 @@ def environment(found: dict[str, Any]) -> None:
 
 def gain(found: Gain) -> None:
     """Print what a choice gains, as soon as it is measured."""
+    from train.bench.probe import PROBE
+
     Console(highlight=False).print(f"{found.choice:<26} {found.ratio:5.2f}x as fast as {found.beside}: training step, {PROBE.shape}")
 
 
@@ -112,6 +138,38 @@ def table(title: str, rows: list[dict[str, Any]]) -> None:
         made.add_row(*(str(value) for value in row.values()))
     Console().print(made)
     Console().print()
+
+
+def show_models(rows: list[dict[str, Any]], length: int | None) -> None:
+    """The models as a table, sizes in units that read well."""
+    made = Table(title="models", title_justify="left", box=None, header_style="bold")
+    made.add_column("path", overflow="fold")
+    made.add_column("parameters", justify="right")
+    made.add_column("oracle")
+    for heading in () if length is None else ("FLOPs a token", "state, cache", "a token"):
+        made.add_column(heading, justify="right")
+    made.add_column("summary", overflow="fold")
+    for row in rows:
+        costs = () if length is None else (row["flops_per_token"], row["state_bytes"], row["state_bytes_per_token"])
+        cells = (_short(n, unit) for n, unit in zip(costs, ("FLOPs", "B", "B"), strict=False))
+        made.add_row(row["path"], _short(row["parameters"], ""), row["oracle"] or "-", *cells, row["summary"])
+    console = Console()
+    console.print(made)
+    console.print("oracle: the family of transformers' classes that the model is compared with in the tests; - none")
+    if length is not None:
+        console.print(
+            f"{length:,} tokens: forward FLOPs a token, averaged over all; bytes of state and cache after the last, in float32, of one"
+            " sequence; - where the model has fewer positions"
+        )
+    console.print()
+
+
+def _short(number: int | None, unit: str) -> str:
+    """Three digits with a decimal prefix: 8.65 G, 512 kB."""
+    if number is None:
+        return "-"
+    power = min(max(0, (len(f"{float(f'{number:.3g}'):.0f}") - 1) // 3), len(PREFIXES) - 1)
+    return f"{number / 1000**power:#.3g}".rstrip(".") + f" {PREFIXES[power]}{unit}" if power else f"{number} {unit}"
 
 
 def show(name: str, config: ModelConfig, rows: Ledger) -> None:

@@ -99,13 +99,15 @@ def stack_rows(config: ModelConfig, kinds: list[int]) -> tuple[Row, ...]:
     """A row a sub-layer for one sequence whose tokens have these kinds."""
     rows = []
     named = config.named
+    costs: dict[str, Cost] = {}  # of each named block: the same in all its layers
     for index, (branches, place) in enumerate(zip(block_configs(config), norm_places(config), strict=True)):
         cost = Cost(params=_norm_params(config) * (2 if place == "sandwich" else 1))
         if config.parallel == "mean_norm" and len(branches) > 1:
             cost += Cost(params=len(branches) * config.d_model)
-        for _, block, counted in branches:
-            own = block.cost_of_kinds(config.d_model, kinds)
-            cost += own if counted else replace(own, params=0)
+        for name, block, counted in branches:
+            if name not in costs:
+                costs[name] = block.cost_of_kinds(config.d_model, kinds)
+            cost += costs[name] if counted else replace(costs[name], params=0)
         rows.append(Row(index, "|".join(n for n, _, _ in branches), "|".join(named[n].type for n, _, _ in branches), cost))
     return tuple(rows)
 

@@ -10,47 +10,17 @@ from tests.zoo.test_ledger import counted
 from zoo.config import load_model
 from zoo.interop import families
 from zoo.interop.checkpoint import family_of
+from zoo.interop.published import FAMILIES
 from zoo.ledger import ledger
 from zoo.schema import load_yaml
 
 FOLDER = Path(__file__).parents[2] / "configs" / "models" / "published"
-FAMILIES = {
-    "bamba_9b": "bamba",
-    "command_r7b": "cohere2",
-    "deepseek_v2_lite": "deepseek_v2",
-    "deepseek_v3": "deepseek_v3",
-    "deepseek_v32": "deepseek_v32",
-    "falcon_h1_500m": "falcon_h1",
-    "falcon_mamba_7b": "falcon_mamba",
-    "gemma2_2b": "gemma2",
-    "gemma3_1b": "gemma3",
-    "glm5": "glm_moe_dsa",
-    "gpt2_small": "gpt2",
-    "gpt_oss_20b": "gpt_oss",
-    "granite4_h_tiny": "granitemoehybrid",
-    "granite_2b": "granite",
-    "jamba_52b": "jamba",
-    "kimi_linear_48b_a3b": "kimi_linear",
-    "lfm2_1_2b": "lfm2",
-    "llama3_8b": "llama",
-    "llama4_scout": "llama4_text",
-    "mamba2_2b7": "mamba2",
-    "mamba_2b8": "mamba",
-    "mistral_7b": "mistral",
-    "mixtral_8x7b": "mixtral",
-    "nanochat_d20": "nanochat",
-    "nemotron_h_8b": "nemotron_h",
-    "olmo3_7b": "olmo3",
-    "olmo_hybrid_7b": "olmo_hybrid",
-    "qwen3_30b_a3b": "qwen3_moe",
-    "qwen3_5_35b_a3b": "qwen3_5_moe",
-    "qwen3_5_9b": "qwen3_5",
-    "qwen3_8b": "qwen3",
-    "qwen3_next_80b_a3b": "qwen3_next",
-    "recurrentgemma_2b": "recurrent_gemma",
-    "rwkv4_169m": "rwkv",
-    "smollm3_3b": "smollm3",
-    "xlstm_7b": "xlstm",
+NAMED = {  # published by name alone: the leading digits of the size that the name gives, and their unit
+    "gated_deltanet_1_3b": (13, 10**8),  # NVlabs/GatedDeltaNet: GatedDeltaNet_1.3B
+    "gated_deltanet_h1_1_3b": (13, 10**8),  # NVlabs/GatedDeltaNet: GatedDeltaNet_H1_1.3B
+    "mamba2_hybrid_8b": (8, 10**9),  # arXiv:2406.07887
+    "samba_421m": (421, 10**6),  # microsoft/Samba: Samba_421M
+    "transnormer_1b": (1, 10**9),  # OpenNLPLab/TransNormerLLM-1B
 }
 PATHS = sorted(FOLDER.glob("*.yaml"))
 
@@ -66,6 +36,25 @@ def test_parameters_are_those_of_the_class_in_transformers(name: str) -> None:
     with torch.device("meta"):
         theirs = AutoModelForCausalLM.from_config(their_config)
     assert sum(p.numel() for p in theirs.parameters()) == ledger(config, 1).params
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_parameters_have_the_digits_of_the_published_name(name: str) -> None:
+    digits, unit = NAMED[name]
+    assert ledger(load_model(FOLDER / f"{name}.yaml"), 1).params // unit == digits
+
+
+def test_rwkv7_has_the_parameters_of_its_checkpoint() -> None:
+    d, layers, ranks = 1024, 24, (64, 64, 32, 128)  # decay, rate, value mix (none in the first layer), gate
+    matrices = 2 * 65536 * d + layers * (12 * d * d + 2 * d * sum(ranks)) - 2 * d * ranks[2]
+    vectors = 4 * d + layers * 19 * d - d
+    assert ledger(load_model(FOLDER / "rwkv7_400m.yaml"), 1).params == matrices + vectors == 450_767_872
+
+
+def test_the_mamba2_hybrid_has_the_published_pattern() -> None:
+    letters = {"M": "M", "A": "*", "F": "-"}
+    pattern = "".join(letters[name] for (name,) in load_model(FOLDER / "mamba2_hybrid_8b.yaml").layers)
+    assert pattern == "M-M-M--M-M*-M-M-M-M--M*-M-M-M-M-M*--M-M-M-M-M*-M--M-M-M-"
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
