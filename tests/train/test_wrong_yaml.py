@@ -75,7 +75,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "foreign sign": ({"pattern": "M + F A W"}, ["column 3", "'+'"]),
     "pattern is a list": ({"pattern": ["M", "F"]}, ["pattern = ['M', 'F']", "text"]),
     "plugin not allowed": ({"blocks": {"F": {"type": "my_blocks.Mine"}}}, ["blocks.F.type = 'my_blocks.Mine'", "plugins: [my_blocks]"]),
-    "plugin missing": ({"blocks": {"F": {"type": "my_blocks.Mine"}}, "plugins": ["my_blocks"]}, ["blocks.F.type", "can't be imported"]),
+    "plugin missing": (
+        {"blocks": {"F": {"type": "no_such_blocks.Mine"}}, "plugins": ["no_such_blocks"]},
+        ["blocks.F.type", "can't be imported"],
+    ),
     "plugin without that class": ({"blocks": {"F": {"type": "json.Mine"}}, "plugins": ["json"]}, ["blocks.F.type", "has no Mine"]),
     "plugin is no block": ({"blocks": {"F": {"type": "json.JSONDecoder"}}, "plugins": ["json"]}, ["blocks.F.type", "is not a block"]),
     "unknown token plan": ({"tokens": {"prefixes": {"count": 2}}}, ["tokens.prefixes:", "did you mean prefix?"]),

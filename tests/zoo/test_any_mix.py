@@ -53,7 +53,7 @@ def asleep(model: zoo.Model, pair: str) -> set[str]:
     later layer looks at other tokens."""
     first_rwkv7 = next((key for key in model.stack.blocks if model.config.named[key[3:]].type == "rwkv7"), None)
     names = {name for name, _ in model.named_parameters() if name.startswith(f"stack.blocks.{first_rwkv7}.value_mix.")}
-    if "meta_attention" in pair and set(pair.split()) <= {"meta_attention", "mlp", "swiglu"}:
+    if "meta_attention" in pair and set(pair.split()) <= {"meta_attention", "mlp", "moe", "swiglu"}:
         metas = [i for i, key in enumerate(model.stack.blocks) if model.config.named[key[3:]].type == "meta_attention"]
         names |= {f"stack.norms.{i}.weight" for i in metas} | {f"inserted.{META}"}
         names |= {name for name, _ in model.named_parameters() for i in metas if name.startswith(f"stack.blocks.{i:02d}_")}
