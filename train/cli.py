@@ -260,7 +260,8 @@ def bench(arguments: argparse.Namespace) -> None:
 def plan(arguments: argparse.Namespace) -> None:
     """zoo plan EXPERIMENT [key=value ...] [--json]"""
     from train import listing
-    from train.experiment import load_experiment, make_plan
+    from train.experiment import load_experiment
+    from train.plan import make_plan
 
     made = make_plan(load_experiment(arguments.experiment, arguments.overrides))
     print(json.dumps(made.as_dict())) if arguments.json else listing.plan(made)

@@ -12,13 +12,13 @@ from rich.table import Table
 
 from blocks.catalogue import block_types, config_class
 from zoo.config import ModelConfig, load_model
-from zoo.interop.published import FAMILIES
+from zoo.interop.published import FAMILIES, read_published
 from zoo.ledger import Ledger, ledger
 from zoo.schema import load_yaml
 
 if TYPE_CHECKING:  # a list needs neither
     from train.bench.probe import Gain
-    from train.experiment import Plan
+    from train.plan import Plan
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
@@ -40,14 +40,16 @@ def blocks() -> list[dict[str, Any]]:
 
 
 def models(length: int | None = None) -> list[dict[str, Any]]:
-    """The model configs that come with the house: parameters, and the family of transformers' classes that each is compared with in the
-    tests (null: none). With a length the ledger's cost of one sequence of so many tokens, null where the model has fewer positions."""
+    """The model configs that come with the house: parameters, those published of it and whether ours agree (null: not a published model),
+    and the family of transformers' classes that each is compared with in the tests (null: none). With a length the ledger's cost of one
+    sequence of so many tokens, null where the model has fewer positions."""
     rows = []
     for path in sorted((CONFIGS / "models").rglob("*.yaml")):
         config = load_model(path)
-        row = {"path": str(path.relative_to(CONFIGS.parent)), "parameters": ledger(config, 1).params}
-        published = path.parent.name == "published"
-        row["oracle"] = FAMILIES.get(path.stem) if published else None
+        parameters, published = ledger(config, 1).params, read_published(path)
+        row = {"path": str(path.relative_to(CONFIGS.parent)), "parameters": parameters}
+        row["published"] = published.as_dict(parameters) if published else None
+        row["oracle"] = FAMILIES.get(path.stem) if path.parent.name == "published" else None
         if length is not None:
             row |= _costs(config, length)
         rows.append(row | {"summary": _first_comment(path)})
@@ -145,6 +147,7 @@ def show_models(rows: list[dict[str, Any]], length: int | None) -> None:
     made = Table(title="models", title_justify="left", box=None, header_style="bold")
     made.add_column("path", overflow="fold")
     made.add_column("parameters", justify="right")
+    made.add_column("published", justify="right")
     made.add_column("oracle")
     for heading in () if length is None else ("FLOPs a token", "state, cache", "a token"):
         made.add_column(heading, justify="right")
@@ -152,9 +155,11 @@ def show_models(rows: list[dict[str, Any]], length: int | None) -> None:
     for row in rows:
         costs = () if length is None else (row["flops_per_token"], row["state_bytes"], row["state_bytes_per_token"])
         cells = (_short(n, unit) for n, unit in zip(costs, ("FLOPs", "B", "B"), strict=False))
-        made.add_row(row["path"], _short(row["parameters"], ""), row["oracle"] or "-", *cells, row["summary"])
+        count = _published(row["published"])
+        made.add_row(row["path"], _short(row["parameters"], ""), count, row["oracle"] or "-", *cells, row["summary"])
     console = Console()
     console.print(made)
+    console.print("published: the checkpoint's or the paper's count; = ours (with what the file lists apart), else ≠; - none")
     console.print("oracle: the family of transformers' classes that the model is compared with in the tests; - none")
     if length is not None:
         console.print(
@@ -162,6 +167,14 @@ def show_models(rows: list[dict[str, Any]], length: int | None) -> None:
             " sequence; - where the model has fewer positions"
         )
     console.print()
+
+
+def _published(found: dict[str, Any] | None) -> str:
+    """The published count, exact or with the published digits, and whether ours agrees: 8,030,261,248 = or 1.5B ≠."""
+    if found is None:
+        return "-"
+    count = found["parameters"]
+    return f"{count if isinstance(count, str) else f'{count:,}'} {'=' if found['agrees'] else '≠'}"
 
 
 def _short(number: int | None, unit: str) -> str:

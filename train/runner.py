@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from train.claims.verdict import conclude
-from train.experiment import Experiment, Plan, PlannedRun, make_plan
+from train.experiment import Experiment
 from train.failure import ExperimentFailed
 from train.files import write_json
 from train.measuring import measured
+from train.plan import Plan, PlannedRun, make_plan
 from train.results import Record, joined, record, write
 from train.worker import Event, Failed, end_with_parent, execute, set_up
 from zoo.measures.base import Keeper, Row

@@ -79,8 +79,10 @@ class ModelConfig:
 def load_model(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None, *, tiny: bool = False) -> ModelConfig:
     """A checked ModelConfig from a YAML path or a mapping. Raises ConfigError on anything that could not be built.
 
-    A model of published size may hold `tiny:`, the changes that make a small one of the same kind; tiny = with them."""
+    A model of published size may hold `tiny:`, the changes that make a small one of the same kind (tiny = with them), and `published:`, what
+    is known of its checkpoint (see zoo.interop.published)."""
     values = load_yaml(source) if isinstance(source, (str, Path)) else dict(source)
+    values.pop("published", None)
     small = values.pop("tiny", {})
     require(isinstance(small, Mapping), "tiny", small, "must be a mapping of the keys to change")
     config = parse(ModelConfig, merge(merge(values, small if tiny else {}), overrides or {}))

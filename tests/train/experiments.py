@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
-from train.experiment import load_experiment, make_plan
+from train.experiment import load_experiment
 from train.files import write_json
+from train.plan import make_plan
 from train.results import joined, write
 from train.runner import collect, run_folder
 from train.worker import execute

@@ -15,7 +15,8 @@ from tests.train.experiments import write_experiment
 from tests.train.fakes import FakeSource, model_config, run_spec
 from train.config import RunSpec
 from train.config import run_spec as parsed
-from train.experiment import load_experiment, make_plan
+from train.experiment import load_experiment
+from train.plan import make_plan
 from train.run import train_run
 from train.start import first_model
 from zoo.model import build

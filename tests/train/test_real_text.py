@@ -9,7 +9,8 @@ import yaml
 from blocks.base import ConfigError
 from tests.train.experiments import TRAIN, experiment, finished, write_text_folder
 from train.data import open_source
-from train.experiment import load_experiment, make_plan
+from train.experiment import load_experiment
+from train.plan import make_plan
 from train.report import build_report
 from train.results import ALL, read
 

@@ -11,7 +11,7 @@ from train.carry import growing
 from zoo.config import ModelConfig, model_mapping
 
 if TYPE_CHECKING:
-    from train.experiment import PlannedRun
+    from train.plan import PlannedRun
 
 # The metrics of a measure's type, so that a misspelling is found before the training. Of a type that isn't here, after it.
 METRICS: dict[str, tuple[str, ...]] = {

@@ -17,7 +17,7 @@ from train.results import Record, read
 from zoo.statistics import Interval
 
 if TYPE_CHECKING:
-    from train.experiment import Plan
+    from train.plan import Plan
 
 FILE = "verdict.json"
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"

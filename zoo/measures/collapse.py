@@ -40,11 +40,12 @@ import torch
 from torch import Tensor
 
 from blocks.base import require
+from zoo.measures._onset import leaves_minimum, loss_ratio, onset, reached
 from zoo.measures.base import Documents, Keeper, Progress, Result, Row, row
 from zoo.measures.prompts import PromptConfig
 from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, next_labels, resumed, shape_of_call, spans, stream
 from zoo.model import IGNORE, Model
-from zoo.statistics import Array, Interval, bootstrap, student
+from zoo.statistics import Array, Interval, bootstrap
 
 SUMMARY = "loss by position, streamed against windowed, to many times the training length; where the state collapses"
 FIRST_EDGE = 8  # the loss of the first tokens is one bucket
@@ -252,8 +253,8 @@ def _summary(config: Config, found: dict[str, Interval]) -> list[Row]:
 def _stream_summary(config: Config, streamed: Array, seed: int) -> list[Row]:
     """What needs no windows."""
     edges = np.array(config.edges[:-1], dtype=np.float64)
-    leaves = _over_texts(config, streamed, partial(_leaves, edges=edges, margin=config.margin), seed)
-    ratio = _over_texts(config, streamed, partial(_loss_ratio, beyond=edges >= config.train_length), seed)
+    leaves = _over_texts(config, streamed, partial(leaves_minimum, edges=edges, margin=config.margin), seed)
+    ratio = _over_texts(config, streamed, partial(loss_ratio, beyond=edges >= config.train_length), seed)
     twice = Interval(float(ratio.value > TWICE), float(ratio.low > TWICE), float(ratio.high > TWICE), ratio.n)
     return _summary(config, {"leaves_minimum": leaves, "loss_ratio": ratio, "collapsed_2x": twice})
 
@@ -261,52 +262,13 @@ def _stream_summary(config: Config, streamed: Array, seed: int) -> list[Row]:
 def _excess_summary(config: Config, excess: Array, seed: int) -> list[Row]:
     """What is said of the excess."""
     edges, w = np.array(config.edges[:-1], dtype=np.float64), config.train_length
-    onset = _over_texts(config, excess, partial(_onset, edges=edges, config=config), seed)
-    ratio = Interval(onset.value / w, onset.low / w, onset.high / w, onset.n)
-    collapsed = Interval(_reached(onset.value), _reached(onset.high), _reached(onset.low), onset.n)
+    found = _over_texts(config, excess, partial(onset, edges=edges, inside=w, margin=config.margin), seed)
+    ratio = Interval(found.value / w, found.low / w, found.high / w, found.n)
+    collapsed = Interval(reached(found.value), reached(found.high), reached(found.low), found.n)
     beyond = config.interval(excess[:, edges >= w].mean(1))
-    return _summary(config, {"onset": onset, "onset_ratio": ratio, "collapsed": collapsed, "excess_beyond": beyond})
+    return _summary(config, {"onset": found, "onset_ratio": ratio, "collapsed": collapsed, "excess_beyond": beyond})
 
 
 def _over_texts(config: Config, values: Array, statistic: Callable[[Array], Array], seed: int) -> Interval:
     """A statistic (r, documents, buckets) -> (r,) with its bootstrap interval over texts; exact where there is one text only."""
     return config.interval(statistic(values[None])) if len(values) == 1 else bootstrap(values, statistic, seed)
-
-
-def _loss_ratio(streamed: Array, *, beyond: np.ndarray) -> Array:
-    """streamed (r, documents, buckets) -> (r,) see the module; a loss that is no number is infinite."""
-    mean = np.nan_to_num(streamed.mean(1), nan=np.inf)
-    outside, inside = mean[:, beyond].max(-1), mean[:, ~beyond].max(-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.where(outside == 0, 0.0, outside / inside)
-    return np.nan_to_num(ratio, nan=np.inf)
-
-
-def _onset(excess: Array, *, edges: Array, config: Config) -> Array:
-    """excess (r, documents, buckets) -> (r,) see the module."""
-    return _first(excess, edges, edges >= config.train_length, config.margin)
-
-
-def _leaves(streamed: Array, *, edges: Array, margin: float) -> Array:
-    """streamed (r, documents, buckets) -> (r,) see the module."""
-    lowest = np.nan_to_num(streamed.mean(1), nan=np.inf).argmin(-1)
-    with np.errstate(invalid="ignore"):
-        rise = streamed - np.take_along_axis(streamed, lowest[:, None, None], -1)
-    return _first(rise, edges, np.arange(len(edges)) > lowest[:, None], margin)
-
-
-def _first(values: Array, edges: Array, allowed: np.ndarray, margin: float) -> Array:
-    """(r,) the first allowed edge from which the mean over documents is above the margin, and its t interval above 0, twice in a row.
-    A loss that is infinite or no number is above any margin."""
-    broken = ~np.isfinite(values).all(1)
-    n = values.shape[1]
-    with np.errstate(invalid="ignore"):
-        mean = values.mean(1)
-        half = student(n) * values.std(1, ddof=1) / math.sqrt(n) if n > 1 else 0.0  # newlines: the only text there is
-    above = ((mean > margin) & (mean - half > 0) | broken) & allowed
-    twice = above[:, :-1] & above[:, 1:]
-    return np.where(twice.any(-1), edges[twice.argmax(-1)], np.inf)
-
-
-def _reached(position: float) -> float:
-    return float(math.isfinite(position))

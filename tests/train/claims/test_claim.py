@@ -17,8 +17,9 @@ from train.claims.config import ClaimConfig, check_claim
 from train.claims.scope import METRICS, Scope, attention_share, scope_of
 from train.claims.show import print_verdict
 from train.cli import run
-from train.experiment import load_experiment, make_plan
+from train.experiment import load_experiment
 from train.listing import CONFIGS
+from train.plan import make_plan
 from train.report import build_report
 from train.results import ALL, read
 from zoo.config import load_model
