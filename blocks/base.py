@@ -41,12 +41,19 @@ class Cost:
                     recurrence costs its recurrence.
     executed_flops: forward, what the chunked room spends in matmuls (dense tiles, chunk length included).
     state_bytes:    the state after `length` tokens of one unpadded document, float32.
+    idle_params:    of params, those that one token does not meet: the experts that it did not choose.
     """
 
     params: int = 0
     flops: int = 0
     executed_flops: int = 0
     state_bytes: int = 0
+    idle_params: int = 0
+
+    @property
+    def active_params(self) -> int:
+        """The parameters that one token meets."""
+        return self.params - self.idle_params
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -58,6 +65,13 @@ class Cursor(NamedTuple):
     position: Tensor  # (b,) int64: position of the next token in its document
     document: Tensor | None  # (b,) int64: running count of the documents begun before this one; None = never packed or padded
     label: Tensor | None  # (b,) int64: the caller's id of the current document
+
+
+class Routed(NamedTuple):
+    """What a mixture of experts tells the training step about one call."""
+
+    load: Tensor  # (n_experts,) float: how many tokens each expert was chosen by, padding not counted
+    loss: Tensor  # (): its auxiliary losses, weighed
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,9 @@ class Context:
     kinds: Tensor | None = None  # (b, t) int64: TEXT, or what a token plan inserted (PREFIX, META, LANDMARK); None = all text
     shared: dict[str, Tensor] = field(default_factory=dict)  # values that one layer leaves for later layers of the same forward
     tokens: Tensor | None = None  # (b, t) int64: the ids that were read, -1 where a token was inserted; None = not known
+    embedded: Tensor | None = None  # (b, t, d): what the first sub-layer reads; None = the block stands alone: what it reads itself
+    routed: list[Routed] | None = None  # where mixtures of experts leave one each; None = not wanted, as everywhere but in a training step
+    use: int = 0  # of a block that the pattern uses several times with the same weights (share: true): which time this is, from 0
 
     @property
     def keep(self) -> Tensor | None:
@@ -160,6 +177,10 @@ class Config:
         """The module. `layer` (0-based) and `n_layers` count the residual sub-layers that hold a mixer; some
         initialisations depend on them."""
         raise NotImplementedError
+
+    def shared(self, uses: int) -> Config:
+        """The same block where the pattern uses its weights `uses` times; only one that has weights of each use's own is another."""
+        return self
 
     def resolved(self, d_model: int) -> Config:
         """The same block in one spelling: sizes that follow from others written out, keys without effect at their defaults."""

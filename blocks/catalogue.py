@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 from difflib import get_close_matches
+from functools import cache
 
 import blocks
 from blocks.base import Config, ConfigError
@@ -10,9 +11,10 @@ from blocks.base import Config, ConfigError
 NOT_BLOCKS = ("base", "catalogue", "forgetting", "keys", "parts", "rope")
 
 
-def block_types() -> list[str]:
+@cache
+def block_types() -> tuple[str, ...]:
     """The types of the house, by name."""
-    return sorted(m.name for m in pkgutil.iter_modules(blocks.__path__) if m.name not in NOT_BLOCKS)
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(blocks.__path__) if m.name not in NOT_BLOCKS))
 
 
 def config_class(type_name: str, plugins: tuple[str, ...] = ()) -> type[Config]:

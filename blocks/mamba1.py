@@ -3,18 +3,19 @@
     x, z = W_in u;  x = silu(conv(x));  dt', B, C = W_x x;  dt = softplus(W_dt dt' + b_dt);  A = -exp(A_log)
     h_t[c] = exp(dt_c A_c) h_{t-1}[c] + dt_c x_c B;  y_c = C . h_t[c] + D_c x_c;  out = W_out (y silu(z))
 
-Falcon-Mamba (arXiv:2410.05355) and Jamba (arXiv:2403.19887) put an RMS norm on each of dt', B and C: see `norm_bcdt`.
+Falcon-Mamba (arXiv:2410.05355) and Jamba (arXiv:2403.19887) put an RMS norm on each of dt', B and C: see `norm_bcdt`. Zamba
+(arXiv:2405.16712) cuts the channels into `n_heads`, each with W_x, W_dt, B and C of its own.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks.base import Context, Cost, no_decay, one_of, require
+from blocks.base import Context, Cost, divisors, no_decay, one_of, require
 from blocks.forgetting import Forgetting
 from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear, step_bias
 from kernels import linear_scan as scan
@@ -29,7 +30,8 @@ class Config(Forgetting):
     d_state: int = 16  # state entries a channel
     conv: int = 4  # taps of the short convolution
     expand: float = 2.0  # inner channels / d_model
-    dt_rank: int | None = None  # width of dt'; None = d_model / 16, rounded up
+    n_heads: int = 1  # heads of channels, each with its own dt', B and C
+    dt_rank: int | None = None  # width of dt' (of a head); None = d_model / 16, rounded up
     conv_bias: bool = True  # a bias in the convolution
     bias: bool = False  # biases in W_in and W_out
     dt_min: float = 1e-3  # dt starts log-uniform in [dt_min, dt_max]
@@ -43,6 +45,8 @@ class Config(Forgetting):
         require(self.d_state >= 1, "d_state", self.d_state, "must be at least 1")
         require(self.conv >= 2, "conv", self.conv, "must be at least 2 taps")
         require(self.inner(d_model) >= 1, "expand", self.expand, f"must give at least one channel at d_model {d_model}")
+        c = self.inner(d_model)
+        require(self.n_heads >= 1 and c % self.n_heads == 0, "n_heads", self.n_heads, f"must divide the {c} channels", divisors(c))
         require(self.rank(d_model) >= 1, "dt_rank", self.dt_rank, "must be at least 1")
         require(0 < self.dt_min <= self.dt_max, "dt_min", self.dt_min, f"must be above 0 and at most dt_max = {self.dt_max}")
         require(self.dt_floor > 0, "dt_floor", self.dt_floor, "must be above 0")
@@ -92,7 +96,7 @@ class Block(nn.Module):
         self.config, self.sizes = config, [r, n, n]
         self.in_proj = nn.Linear(d_model, 2 * c, bias=config.bias)
         self.conv = ShortConv(c, config.conv, bias=config.conv_bias)
-        self.x_proj = nn.Linear(c, r + 2 * n, bias=False)
+        self.x_proj = nn.Linear(c // config.n_heads, config.n_heads * (r + 2 * n), bias=False)  # head after head
         self.dt_proj = nn.Linear(r, c)
         self.A_log = no_decay(nn.Parameter(torch.arange(1.0, n + 1).log().repeat(c, 1)))  # S4D-real
         self.D = nn.Parameter(torch.ones(c))
@@ -108,15 +112,39 @@ class Block(nn.Module):
     def forward(self, u: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
         x, z = self.in_proj(u).chunk(2, -1)
         x, conv = self.conv(x, None if state is None else state.conv, ctx)
-        low, B, C = self.x_proj(x).split(self.sizes, -1)
+        low, B, C = self._by_head(x, self.x_proj.weight).split(self.sizes, -1)
         if self.norms:
             low, B, C = (norm(i) for norm, i in zip(self.norms, (low, B, C), strict=True))
-        dt = F.softplus(wide(F.linear(low, self.dt_proj.weight)) + self.dt_proj.bias)
-        A = -wide(self.A_log).exp()
-        B, more = self.config.inserted(B), self.config.retention_alone(x, 1, ctx)
-        past = None if state is None else state.ssm
-        y, ssm = scan.selective_scan(x, mask(dt, ctx), A, B, C, past, more=None if more is None else more[..., 0], reset=ctx.reset)
+        dt = F.softplus(wide(self._by_head(low.flatten(2), self.dt_proj.weight).flatten(2)) + self.dt_proj.bias)
+        y, ssm = self._scan(x, mask(dt, ctx), self.config.inserted(B), C, None if state is None else state.ssm, ctx)
         return self.out_proj((y + self.D * x) * F.silu(z)), State(conv, ssm)
+
+    def _by_head(self, x: Float[Tensor, "b t hi"], weight: Float[Tensor, "ho i"]) -> Float[Tensor, "b t *h o"]:
+        """Each head of x through its own rows of the weight; one head has no dimension of its own."""
+        h = self.config.n_heads
+        if h == 1:
+            return F.linear(x, weight)
+        return (x.unflatten(-1, (h, -1)).transpose(1, 2) @ weight.unflatten(0, (h, -1)).mT).transpose(1, 2)
+
+    def _scan(
+        self,
+        x: Float[Tensor, "b t c"],
+        dt: Float[Tensor, "b t c"],
+        B: Float[Tensor, "b t *h n"],
+        C: Float[Tensor, "b t *h n"],
+        past: Float[Tensor, "b c n"] | None,
+        ctx: Context,
+    ) -> tuple[Float[Tensor, "b t c"], Float[Tensor, "b c n"]]:
+        """The selective scan, head by head."""
+        h, A = self.config.n_heads, -wide(self.A_log).exp()
+        more = self.config.retention_alone(x, 1, ctx)
+        options: dict[str, Any] = {"more": None if more is None else more[..., 0], "reset": ctx.reset}
+        if h == 1:
+            return scan.selective_scan(x, dt, A, B, C, past, **options)
+        pasts = [None] * h if past is None else past.chunk(h, 1)
+        heads = zip(x.chunk(h, -1), dt.chunk(h, -1), A.chunk(h), B.unbind(2), C.unbind(2), pasts, strict=True)
+        y, ssm = zip(*(scan.selective_scan(*head, **options) for head in heads), strict=True)
+        return torch.cat(y, -1), torch.cat(ssm, 1)
 
 
 def _norms(config: Config, widths: list[int]) -> list[RMSNorm]:

@@ -89,7 +89,9 @@ class Block(nn.Module):
         self.out_proj = residual_linear(V, d_model, n_layers)
         with torch.no_grad():
             self.gate_proj.weight.zero_()
-            self.gate_proj.bias.copy_(torch.cat([torch.full((h,), -10.0), torch.linspace(3.0, 6.0, h)]))
+            inputs, forgets = self.gate_proj.bias.chunk(2)
+            inputs.fill_(-10.0)
+            forgets.copy_(torch.linspace(3.0, 6.0, h))
 
     def forward(self, x: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
         memory, peak = (None, None) if state is None else state

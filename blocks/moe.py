@@ -8,7 +8,15 @@
 
 f_e is a SwiGLU, a clamped one or a squared ReLU; shared, if any, has the same form and meets every token, under a sigmoid of its own
 with shared_gate. Normalised weights of a softmax are the softmax over the chosen logits alone. Nothing depends on other tokens: no
-capacity, nothing dropped, and no loss that balances the experts. The selection bias b gets no gradient: it is a buffer, as loaded.
+capacity, nothing dropped. The selection bias b gets no gradient: it is a buffer.
+
+Training adds to the loss, if asked, the mean over all mixtures of a model of
+
+    balance n sum_e f_e P_e           f_e: chosen by a token on average, P_e: the mean of p_e / sum p    arXiv:2101.03961, eq. 4-6
+  + z_loss mean (logsumexp r)^2                                                                          arXiv:2202.08906, eq. 5
+
+over the tokens of a batch, padding left out (even experts: balance top_k); and moves b after each step, without a gradient, by
+bias_rate sign(mean load - load), the load of an expert being the tokens that chose it in that step (arXiv:2408.15664).
 
 The published routers: Mixtral arXiv:2401.04088, Qwen3 arXiv:2505.09388 and gpt-oss arXiv:2508.10925 normalise a softmax (gpt-oss with a
 router bias), Jamba arXiv:2403.19887 and DeepSeek-V2 arXiv:2405.04434 don't (V2 with group_score max); DeepSeek-V3 arXiv:2412.19437, Kimi
@@ -25,7 +33,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from blocks import base
-from blocks.base import Context, Cost, divisors, one_of, require
+from blocks.base import Context, Cost, Routed, divisors, one_of, require
 from blocks.parts import linear_flops, residual_linear
 from kernels.dtypes import wide
 from kernels.experts import ACTIVATIONS, WEIGH, Activation, experts, flops, width
@@ -58,6 +66,9 @@ class Config(base.Config):
     n_shared: int = 0  # shared experts, together one network of n_shared times an expert's width
     shared_hidden: int | None = None  # the hidden width of the shared network itself, whatever n_shared says
     shared_gate: bool = False  # the shared network under a sigmoid of the token (Qwen2-MoE)
+    balance: float = 0.0  # training: weight of the load-balance loss (Mixtral 0.02, Qwen3 0.001)
+    z_loss: float = 0.0  # training: weight of the router's z-loss (ST-MoE 0.001)
+    bias_rate: float = 0.0  # training: what the selection bias moves by in a step (DeepSeek-V3 0.001)
 
     def check(self, d_model: int) -> None:
         require(self.n_experts >= 1, "n_experts", self.n_experts, "must be at least 1")
@@ -74,6 +85,10 @@ class Config(base.Config):
         most = n // g * self.top_groups
         require(1 <= self.top_k <= most, "top_k", self.top_k, f"must be in [1, {most}], the experts that a token may choose from")
         one_of("weigh", self.weigh, WEIGH)
+        for name in ("balance", "z_loss", "bias_rate"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "can't be negative")
+        rule = "moves the selection bias, and there is none"
+        require(self.bias_rate == 0 or self.selection_bias, "bias_rate", self.bias_rate, rule, "selection_bias: true")
         require(self.n_shared >= 0, "n_shared", self.n_shared, "can't be negative")
         require(self.shared_hidden is None or self.shared_hidden >= 0, "shared_hidden", self.shared_hidden, "can't be negative")
         shared = self.shared_width(d_model)
@@ -93,6 +108,7 @@ class Config(base.Config):
         names = ["expand", "multiple_of", *(() if self.activation == "clamped_swiglu" else ("alpha", "limit"))]
         names += [] if self.normalize else ["normalize_eps"]
         names += [] if self.groups > self.top_groups else ["groups", "top_groups", "group_score"]
+        names += ["balance", "z_loss", "bias_rate"]  # of training, not of what is computed
         plain = {name: getattr(Config, name) for name in names} | {"n_shared": 0}
         return replace(self, hidden=self.width(d_model), shared_hidden=self.shared_width(d_model), **plain)
 
@@ -100,11 +116,8 @@ class Config(base.Config):
         f, s = self.width(d_model), self.shared_width(d_model)
         spent = linear_flops(length, d_model, self.n_experts + self.shared_gate) + flops(length, self.top_k, d_model, f, self.activation)
         spent += flops(length, 1, d_model, s, self.activation)
-        return Cost(params=self._params(d_model, self.n_experts), flops=spent, executed_flops=spent)
-
-    def active_params(self, d_model: int) -> int:
-        """The parameters that one token meets: those of the router, of top_k experts and of the shared network."""
-        return self._params(d_model, self.top_k)
+        params = self._params(d_model, self.n_experts)
+        return Cost(params, spent, spent, idle_params=params - self._params(d_model, self.top_k))
 
     def _params(self, d_model: int, n: int) -> int:
         """With n routed experts counted."""
@@ -144,7 +157,10 @@ class Block(nn.Module):
         self.shared_gate = nn.Linear(d_model, 1, bias=False) if config.shared_gate else None
 
     def forward(self, x: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
-        chosen, weights = self.route(x)
+        logits = self.logits(x)
+        chosen, weights = self.route(logits)
+        if ctx.routed is not None:
+            ctx.routed.append(self._routed(logits, chosen, ctx.keep))
         biases = {"up_bias": self.up_bias, "down_bias": self.down_bias}
         y = experts(x, chosen, weights, self.up, self.down, **biases, activation=self.activation, weigh=self.config.weigh)
         if self.shared_up is not None and self.shared_down is not None:
@@ -152,19 +168,44 @@ class Block(nn.Module):
             y = y + (shared if self.shared_gate is None else self.shared_gate(x).sigmoid() * shared)
         return y, State()
 
-    def route(self, x: Float[Tensor, "b t d"]) -> tuple[Tensor, Tensor]:
-        """The experts (b, t, top_k) int64 of each token, best first, and their weights, at least in float32."""
-        c = self.config
+    def logits(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t n"]:
+        """The router's, at least in float32."""
         with torch.autocast(x.device.type, enabled=False):
             bias = None if self.router.bias is None else wide(self.router.bias)
-            logits = F.linear(wide(x), wide(self.router.weight), bias)
-        p = logits.softmax(-1) if c.scores == "softmax" else logits.sigmoid()
+            return F.linear(wide(x), wide(self.router.weight), bias)
+
+    def route(self, logits: Float[Tensor, "b t n"]) -> tuple[Tensor, Tensor]:
+        """The experts (b, t, top_k) int64 of each token, best first, and their weights in the logits' dtype."""
+        c, p = self.config, self._scores(logits)
         ranks = p.detach() if self.selection_bias is None else p.detach() + self.selection_bias
         chosen = (ranks if c.top_groups == c.groups else self._within_groups(ranks)).topk(c.top_k, -1).indices
         weights = p.gather(-1, chosen)
         if c.normalize:
             weights = weights / (weights.sum(-1, keepdim=True) + c.normalize_eps)
         return chosen, weights * c.routed_scale
+
+    @torch.no_grad()
+    def rebalance(self, load: Float[Tensor, " n"]) -> None:
+        """Move the selection bias after a training step in which the experts had this load."""
+        if self.selection_bias is not None and self.config.bias_rate:
+            self.selection_bias.add_((load.mean() - load).sign(), alpha=self.config.bias_rate)
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        return logits.softmax(-1) if self.config.scores == "softmax" else logits.sigmoid()
+
+    def _routed(self, logits: Tensor, chosen: Tensor, keep: Tensor | None) -> Routed:
+        c = self.config
+        counted = logits.new_ones(logits.shape[:2]) if keep is None else keep.to(logits.dtype)
+        tokens = counted.sum().clamp(min=1)
+        load = logits.new_zeros(c.n_experts).scatter_add(0, chosen.flatten(), counted.repeat_interleave(c.top_k))
+        loss = logits.new_zeros(())
+        if c.balance:
+            p = self._scores(logits)
+            mean = (p / p.sum(-1, keepdim=True) * counted[..., None]).sum((0, 1)) / tokens
+            loss = loss + c.balance * c.n_experts * (load / tokens * mean).sum()
+        if c.z_loss:
+            loss = loss + c.z_loss * (logits.logsumexp(-1).square() * counted).sum() / tokens
+        return Routed(load, loss)
 
     def _within_groups(self, ranks: Tensor) -> Tensor:
         """ranks (b, t, n), below all others outside of each token's best groups."""

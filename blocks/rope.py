@@ -36,8 +36,8 @@ class Scaling:
         one_of("rope.scaling.kind", self.kind, ("linear", "llama3", "yarn"))
         require(self.factor >= 1, "rope.scaling.factor", self.factor, "must be at least 1")
         require(self.original_length >= 1, "rope.scaling.original_length", self.original_length, "must be at least 1")
-        rising = self.low_freq_factor < self.high_freq_factor
-        require(rising, "rope.scaling.high_freq_factor", self.high_freq_factor, f"must be above low_freq_factor = {self.low_freq_factor}")
+        low, high = self.low_freq_factor, self.high_freq_factor
+        require(0 < low <= high, "rope.scaling.high_freq_factor", high, f"must be at least low_freq_factor = {low}, and that above 0")
         require(self.beta_slow < self.beta_fast, "rope.scaling.beta_fast", self.beta_fast, f"must be above beta_slow = {self.beta_slow}")
 
     @property
@@ -104,6 +104,8 @@ def frequencies(rope: Rope, rotary: int, device: torch.device | None = None) -> 
 def _llama3(plain: Tensor, scaling: Scaling) -> Tensor:
     wavelength = 2 * math.pi / plain
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    if low == high:  # a step, no ramp
+        return torch.where(wavelength > scaling.original_length / low, plain / scaling.factor, plain)
     mix = (scaling.original_length / wavelength - low) / (high - low)
     between = (1 - mix) * plain / scaling.factor + mix * plain
     long, short = wavelength > scaling.original_length / low, wavelength < scaling.original_length / high

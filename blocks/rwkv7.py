@@ -147,9 +147,9 @@ class Block(nn.Module):
         past = None if state is None else state.memory
         g, written = self.config.retained(mask(w, ctx), ctx), self.config.inserted(mask(k, ctx))
         o, memory = delta.dplr(r, g, written, v, mask(-kappa, ctx), kappa * a, past, reset=ctx.reset)
-        o = self.norm(o.reshape(-1, x.shape[-1])).view_as(v) + (r * k * self.bonus).sum(-1, keepdim=True) * v
+        o = self.norm(o.to(x.dtype).reshape(-1, x.shape[-1])).view_as(v) + (r * k * self.bonus).sum(-1, keepdim=True) * v
         gate = self.gate(torch.sigmoid(self.gate.hidden(xg)))
-        return self.output(o.flatten(-2) * gate), State(last, memory)
+        return self.output((o.flatten(-2) * gate).to(x.dtype)), State(last, memory)
 
     def _value(self, x: Tensor, ctx: Context) -> Tensor:
         """v, mixed with that of the first rwkv7 layer."""

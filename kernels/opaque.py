@@ -80,12 +80,15 @@ def _node(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return results if len(results) > 1 else results[0]
 
 
-@torch.compiler.assume_constant_result
 def _index(name: str, places: tuple[int, ...], constants: tuple[Any, ...], names: tuple[str, ...]) -> int:
     layout = _Layout(name, places, constants, names)
     if layout not in _layouts:
         _layouts.append(layout)
     return _layouts.index(layout)
+
+
+# What torch.compiler.assume_constant_result does; it imports the compiler first, which takes as long as torch itself.
+_index._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _called(function: Callable[..., Any], layout: _Layout, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -39,6 +39,8 @@ class Progress:
     best: float | None = None  # the smallest smoothed loss
     loss_sum: float = 0.0  # over the steps since the last row of metrics.csv
     norm_sum: float = 0.0
+    violation_sum: float = 0.0
+    dead_sum: float = 0.0
     pending: int = 0  # those steps
     seconds: float = 0.0  # spent in training steps
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -72,14 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     add("run", "plan, train, measure and report an experiment; resumable", run_, [EXPERIMENT, OVERRIDES, OUT, WORKERS, THREADS])
     add(
         "measure",
-        "measure a trained run, a checkpoint or an imported model",
+        "measure a trained run, a checkpoint, an imported model, or one of Hugging Face as it is",
         measure,
-        [("run", {"help": "its folder"}), ("overrides", {"nargs": "*", "metavar": "MEASURE or key=value"})],
+        [RUN, ("overrides", {"nargs": "*", "metavar": "MEASURE or key=value"}), ROWS, PLUGINS],
     )
     add("report", "rebuild report.html of an experiment's folder", report, [("folder", {"help": "an experiment's folder"})])
-    add("import", "a Hugging Face checkpoint, as a folder that every command reads", import_, [SOURCE, INTO])
-    add("export", "a run as a folder of Hugging Face", export, [RUN, OVERRIDES, TO, FAMILY, INTO])
-    add("generate", "go on with a text, shown as it is written", generate, [RUN, PROMPT, TOKENS, TEMPERATURE, TOP_K, TOP_P, SEED])
+    add("import", "a Hugging Face checkpoint, as a folder that every command reads", import_, [SOURCE, INTO, DTYPE, PLUGINS])
+    add("export", "a run as a folder of Hugging Face", export, [RUN, OVERRIDES, TO, FAMILY, INTO, DTYPE, SHARDS, PLUGINS])
+    add("generate", "go on with a text, shown as it is written", generate, [RUN, PROMPT, TOKENS, *DRAWS, PLUGINS])
     add("env", "this machine, what is set at start-up, and what each choice gains here", env, [FAST, JSON])
     add("bench", "our kernels beside the alternatives, as ratios in one run", bench, [CASES, ROUNDS, CLOCK, BENCH_THREADS, SAVE, JSON])
     return parser
@@ -104,18 +105,28 @@ OUT = ("--out", {"default": None, "help": "the experiment's folder (default runs
 
 SOURCE = ("source", {"metavar": "PATH_OR_ID", "help": "a folder with config.json and .safetensors, or a hub id (owner/name)"})
 INTO = ("--out", {"required": True, "metavar": "FOLDER", "help": "the folder to write"})
-RUN = ("run", {"help": "a run's folder, a checkpoint, or an imported folder"})
+RUN = ("run", {"help": "a run's folder, a checkpoint, an imported folder, a folder of Hugging Face, or a hub id (owner/name)"})
+ROWS = (
+    "--out",
+    {"default": None, "metavar": "FOLDER", "help": "where rows and pictures go (default: its own folder; of Hugging Face: runs/NAME)"},
+)
+DTYPE = (
+    "--dtype",
+    {"choices": ["float32", "bfloat16", "float16"], "default": None, "help": "of the weights written (default: as they are stored)"},
+)
+SHARDS = ("--shard-size", {"default": "5GB", "metavar": "SIZE", "help": "above it the weights are shards with an index (default 5GB)"})
 TO = (
     "--to",
     {"choices": ["hf"], "default": "hf", "help": "hf: a class of transformers if one computes this model, else zoo.hf's (default)"},
 )
 FAMILY = ("--family", {"default": None, "help": "the family of checkpoints (default: the plainest that takes the model; zoo takes all)"})
-PROMPT = ("--prompt", {"required": True, "metavar": "TEXT", "help": "what the text begins with"})
-TOKENS = ("--tokens", {"type": int, "default": 256, "metavar": "N", "help": "at most so many more (default 256)"})
+PROMPT = ("--prompt", {"required": True, "metavar": "TEXT", "help": "what the text begins with; -: what standard input holds"})
+TOKENS = ("--max-tokens", {"type": int, "default": 256, "metavar": "N", "help": "at most so many more (default 256)"})
 TEMPERATURE = ("--temperature", {"type": float, "default": 1.0, "metavar": "T", "help": "of the draws; 0 takes the likeliest (default 1)"})
 TOP_K = ("--top-k", {"type": int, "default": None, "metavar": "K", "help": "draw from the K likeliest (default: all)"})
 TOP_P = ("--top-p", {"type": float, "default": None, "metavar": "P", "help": "of these, from the fewest that hold P of the probability"})
 SEED = ("--seed", {"type": int, "default": 0, "metavar": "S", "help": "of the draws (default 0)"})
+DRAWS = (TEMPERATURE, TOP_K, TOP_P, SEED)
 WORKERS = ("--workers", {"type": int, "default": None, "help": "runs beside each other (default: one a core, one on a GPU)"})
 THREADS = ("--threads", {"type": int, "default": 1, "help": "threads of each run (default 1); equal numbers need equal threads"})
 
@@ -286,48 +297,72 @@ def run_(arguments: argparse.Namespace) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """zoo measure RUN [MEASURE ...] [key=value ...]"""
+    """zoo measure RUN [MEASURE ...] [key=value ...] [--out FOLDER]"""
     from train.subject import measure_subject
 
     machine.set_up()
+    _import(arguments.plugin)
     names = [text for text in arguments.overrides if "=" not in text]
-    measure_subject(arguments.run, names, [text for text in arguments.overrides if "=" in text])
+    measure_subject(arguments.run, names, [text for text in arguments.overrides if "=" in text], arguments.out)
 
 
 def import_(arguments: argparse.Namespace) -> None:
-    """zoo import PATH_OR_ID --out FOLDER"""
+    """zoo import PATH_OR_ID --out FOLDER [--dtype NAME]"""
     from zoo.interop.checkpoint import import_to
+    from zoo.ledger import ledger
 
-    model = import_to(arguments.source, arguments.out)
-    print(f"{arguments.out}: {model.config.pattern}, {model.ledger(1).params:,} parameters")
+    _import(arguments.plugin)
+    config = import_to(arguments.source, arguments.out, _dtype(arguments.dtype))
+    print(f"{arguments.out}: {config.pattern}, {ledger(config, 1).params:,} parameters")
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """zoo export RUN [key=value of config.json ...] --out FOLDER [--to hf] [--family NAME]"""
+    """zoo export RUN [key=value of config.json ...] --out FOLDER [--to hf] [--family NAME] [--dtype NAME] [--shard-size SIZE]"""
+    from train.coder import companions
     from zoo.interop.checkpoint import OWN, export_folder
+    from zoo.interop.folder import resolve
+    from zoo.loading import load
     from zoo.schema import dotted
-    from zoo.weights import load
 
-    extra = dotted(arguments.overrides)
-    family = export_folder(load(arguments.run), arguments.out, arguments.family, extra=extra, companions=arguments.run)
+    _import(arguments.plugin)
+    extra, run = dotted(arguments.overrides), resolve(arguments.run)
+    model = load(run, dtype=_dtype(arguments.dtype))
+    with companions(run) as tokenizer:
+        more = {"extra": extra, "companions": tokenizer, "shard_size": arguments.shard_size}
+        family = export_folder(model, arguments.out, arguments.family, **more)
     reader = "transformers reads it after `import zoo.hf`" if family == OWN else "transformers reads it"
     print(f"{arguments.out}: {family}; {reader}")
 
 
+def _dtype(name: str | None) -> Any:
+    import torch
+
+    return None if name is None else getattr(torch, name)
+
+
+def _import(plugins: list[str]) -> None:
+    """What the user names, and nothing that a file names."""
+    for name in plugins:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError("--plugin", name, f"can't be imported: {error}", "is its folder on PYTHONPATH?") from None
+
+
 def generate(arguments: argparse.Namespace) -> None:
-    """zoo generate FOLDER --prompt TEXT [--tokens N] [--temperature T] [--top-k K] [--top-p P] [--seed S]"""
+    """zoo generate FOLDER --prompt TEXT|- [--max-tokens N] [--temperature T] [--top-k K] [--top-p P] [--seed S]"""
     from functools import partial
 
     from train.writing import write
 
     machine.set_up()
+    _import(arguments.plugin)
     show = partial(print, end="", flush=True)
-    asked = {key: getattr(arguments, key) for key in ("tokens", "temperature", "top_k", "top_p", "seed")}
-    show(arguments.prompt)
-    written = write(arguments.run, arguments.prompt, show, **asked)
+    asked = {key: getattr(arguments, key) for key in ("max_tokens", "temperature", "top_k", "top_p", "seed")}
+    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    written = write(arguments.run, prompt, show, **asked)
     print()
-    rate = f", {(written.tokens - 1) / written.seconds:,.1f} a second" if written.tokens > 1 else ""
-    print(f"{written.tokens} tokens{rate}", file=sys.stderr)
+    print(written, file=sys.stderr)
 
 
 def report(arguments: argparse.Namespace) -> None:

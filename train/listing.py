@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from blocks.base import Cost
 from blocks.catalogue import block_types, config_class
 from zoo.config import ModelConfig, load_model
-from zoo.interop.published import FAMILIES, read_published
+from zoo.interop.published import FAMILIES, SMALL, read_published
 from zoo.ledger import Ledger, ledger
 from zoo.schema import load_yaml
 
@@ -40,16 +41,17 @@ def blocks() -> list[dict[str, Any]]:
 
 
 def models(length: int | None = None) -> list[dict[str, Any]]:
-    """The model configs that come with the house: parameters, those published of it and whether ours agree (null: not a published model),
-    and the family of transformers' classes that each is compared with in the tests (null: none). With a length the ledger's cost of one
-    sequence of so many tokens, null where the model has fewer positions."""
+    """The model configs that come with the house: parameters, those that one token meets, those published of it and whether ours agree
+    (null: not a published model), and the family of transformers' classes that each is compared with in the tests (null: none). With a
+    length the ledger's cost of one sequence of so many tokens, null where the model has fewer positions."""
     rows = []
     for path in sorted((CONFIGS / "models").rglob("*.yaml")):
-        config = load_model(path)
-        parameters, published = ledger(config, 1).params, read_published(path)
-        row = {"path": str(path.relative_to(CONFIGS.parent)), "parameters": parameters}
-        row["published"] = published.as_dict(parameters) if published else None
-        row["oracle"] = FAMILIES.get(path.stem) if path.parent.name == "published" else None
+        values = load_yaml(path)
+        config, published = load_model(values), read_published(values)
+        total = ledger(config, 1).total
+        row = {"path": str(path.relative_to(CONFIGS.parent)), "parameters": total.params, "active_parameters": total.active_params}
+        row["published"] = published.as_dict(total.params) if published else None
+        row["oracle"] = (FAMILIES if path.parent.name == "published" else SMALL).get(path.stem)
         if length is not None:
             row |= _costs(config, length)
         rows.append(row | {"summary": _first_comment(path)})
@@ -147,6 +149,7 @@ def show_models(rows: list[dict[str, Any]], length: int | None) -> None:
     made = Table(title="models", title_justify="left", box=None, header_style="bold")
     made.add_column("path", overflow="fold")
     made.add_column("parameters", justify="right")
+    made.add_column("active", justify="right")
     made.add_column("published", justify="right")
     made.add_column("oracle")
     for heading in () if length is None else ("FLOPs a token", "state, cache", "a token"):
@@ -156,9 +159,11 @@ def show_models(rows: list[dict[str, Any]], length: int | None) -> None:
         costs = () if length is None else (row["flops_per_token"], row["state_bytes"], row["state_bytes_per_token"])
         cells = (_short(n, unit) for n, unit in zip(costs, ("FLOPs", "B", "B"), strict=False))
         count = _published(row["published"])
-        made.add_row(row["path"], _short(row["parameters"], ""), count, row["oracle"] or "-", *cells, row["summary"])
+        sizes = (_short(row["parameters"], ""), _short(row["active_parameters"], ""))
+        made.add_row(row["path"], *sizes, count, row["oracle"] or "-", *cells, row["summary"])
     console = Console()
     console.print(made)
+    console.print("active: the parameters that one token meets, of experts those that it chose; the embedding counts whole")
     console.print("published: the checkpoint's or the paper's count; = ours (with what the file lists apart), else ≠; - none")
     console.print("oracle: the family of transformers' classes that the model is compared with in the tests; - none")
     if length is not None:
@@ -193,17 +198,19 @@ def show(name: str, config: ModelConfig, rows: Ledger) -> None:
     for heading in ("parameters", f"FLOPs, {rows.length} tokens", "executed FLOPs", "state bytes"):
         made.add_column(heading, justify="right")
     for row in rows.rows:
-        cost = row.cost
-        index = "" if row.index is None else str(row.index)
-        made.add_row(index, row.name, row.type, *(f"{n:,}" for n in (cost.params, cost.flops, cost.executed_flops, cost.state_bytes)))
-    total = rows.total
-    made.add_row("", "total", "", *(f"{n:,}" for n in (total.params, total.flops, total.executed_flops, total.state_bytes)), style="bold")
+        made.add_row("" if row.index is None else str(row.index), row.name, row.type, *_cells(row.cost))
+    made.add_row("", "total", "", *_cells(rows.total), style="bold")
     console = Console()
     console.print(made)
     console.print(
-        f"\nwithout the embedding {rows.params_non_embedding:,} parameters; training {rows.flops_train:,} FLOPs a sequence\n"
+        f"\nwithout the embedding {rows.params_non_embedding:,} parameters; active (what one token meets, of experts those that it chose)"
+        f" {rows.active_params:,}; training {rows.flops_train:,} FLOPs a sequence\n"
         "FLOPs: forward, one sequence, multiply-add = 2, what the mathematics needs (executed: what the chunked kernels spend)."
     )
+
+
+def _cells(cost: Cost) -> list[str]:
+    return [f"{n:,}" for n in (cost.params, cost.flops, cost.executed_flops, cost.state_bytes)]
 
 
 def plan(made: Plan) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
 
 from blocks.base import map_state
 from kernels.verify import verified
+from train.balance import spread
 from train.carry import Carry
 from train.checkpoint import Checkpoint, Progress
 from train.config import RunSpec
@@ -19,7 +18,7 @@ from train.data import Source
 from train.health import TrainingFailed, first_bad_layer, has_diverged, smooth
 from train.optimiser import adamw, restore_optimiser, set_rate
 from train.schedule import learning_rate
-from train.step import Rows, clip, gradients
+from train.step import Gradients, Rows, clip, gradients
 from zoo.model import Model
 
 
@@ -35,6 +34,7 @@ class Training(pl.LightningModule):
         self.first_step = self.progress.step
         self.start = start
         self.rate = self.norm = self.last_loss = 0.0
+        self.spread: list[float] = []  # of a step's experts, see train.balance; of a model without any: nothing
         self._parameters_list = list(model.parameters())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -50,17 +50,20 @@ class Training(pl.LightningModule):
 
     def training_step(self, batch: tuple[int, Rows], batch_idx: int) -> None:
         step, rows = batch
-        loss, states = self._gradients(step, rows)
+        loss, states, loads = self._gradients(step, rows)
         norm = clip(self._parameters_list, self.spec.train.clip)
-        self.last_loss, self.norm = torch.stack([loss, norm.to(loss.dtype)]).tolist()  # the only wait for the device
+        found = torch.stack([x.to(loss.dtype) for x in (loss, norm, *(spread(list(loads.values())) if loads else ()))])
+        self.last_loss, self.norm, *self.spread = found.tolist()  # the only wait for the device
         self.rate = learning_rate(self.spec.train, step, self.steps)
         self._check(step, rows)
         set_rate(self.optimiser, self.rate)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
+        for block, load in loads.items():
+            block.rebalance(load)
         self.carry.keep(states)
 
-    def _gradients(self, step: int, rows: Rows) -> tuple[Tensor, list[Any]]:
+    def _gradients(self, step: int, rows: Rows) -> Gradients:
         first = step == self.first_step and self.spec.kernels.verify
         if first:
             with verified(), torch.compiler.set_stance("force_eager"):

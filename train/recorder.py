@@ -13,6 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from train.balance import mixtures
 from train.bar import Bar
 from train.checkpoint import save
 from train.data import Batch
@@ -24,6 +25,7 @@ from train.step import Rows, precision
 from zoo.model import IGNORE, Model
 
 METRICS = ("step", "tokens", "flops", "loss", "lr", "grad_norm")  # loss, grad_norm: means over the steps since the last row
+EXPERTS = ("load_violation", "dead_experts")  # of mixtures of experts, means as well; see train.balance.spread
 TIMINGS = ("step", "seconds", "tokens_per_s", "gflops_per_s")  # seconds: in training steps, since the run began
 VALIDATION = ("step", "tokens", "flops", "condition", "loss")
 BAR_SECONDS = 0.1  # between updates of the bar
@@ -35,7 +37,8 @@ class Recorder(pl.Callback):
     def __init__(self, folder: Path, training: Training, spending: Spending, held_out: Mapping[str, Batch], bar: Bar | None) -> None:
         self.folder, self.spending, self.held_out, self.bar = folder, spending, held_out, bar
         self.train, step = training.spec.train, training.progress.step
-        self.metrics = Table(folder / "metrics.csv", METRICS, step)
+        self.experts = EXPERTS if mixtures(training.model) else ()
+        self.metrics = Table(folder / "metrics.csv", (*METRICS, *self.experts), step)
         self.timings = Table(folder / "timings.csv", TIMINGS, step)
         self.validation = Table(folder / "validation.csv", VALIDATION, step) if self.train.validate_every else None
         self.logged = (step, training.progress.seconds)
@@ -50,6 +53,10 @@ class Recorder(pl.Callback):
         progress.pending += 1
         progress.loss_sum += training.last_loss
         progress.norm_sum += training.norm
+        if self.experts:
+            violation, dead = training.spread
+            progress.violation_sum += violation
+            progress.dead_sum += dead
         progress.seconds += now - self.clock
         last = progress.step == training.steps
         if last or progress.step % self.train.log_every == 0:
@@ -71,12 +78,14 @@ class Recorder(pl.Callback):
     def _log(self, trainer: pl.Trainer, training: Training) -> None:
         p = training.progress
         values = {"loss": p.loss_sum / p.pending, "lr": training.rate, "grad_norm": p.norm_sum / p.pending}
+        values |= dict(zip(self.experts, (p.violation_sum / p.pending, p.dead_sum / p.pending), strict=False))
         self.metrics.add(step=p.step, tokens=self.spending.tokens(p.step), flops=self.spending.flops(p.step), **values)
         speed = self._speed(p.step, p.seconds)
         gflops = (self.spending.flops(p.step) - self.spending.flops(self.logged[0])) / 1e9 / max(p.seconds - self.logged[1], 1e-9)
         self.timings.add(step=p.step, seconds=round(p.seconds, 3), tokens_per_s=round(speed, 1), gflops_per_s=round(gflops, 3))
         self._send(trainer, {**values, "tokens_per_s": speed}, p.step)
-        p.loss_sum, p.norm_sum, p.pending = 0.0, 0.0, 0
+        p.loss_sum = p.norm_sum = p.violation_sum = p.dead_sum = 0.0
+        p.pending = 0
         self.logged = (p.step, p.seconds)
 
     def _validate(self, trainer: pl.Trainer, training: Training) -> None:

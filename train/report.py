@@ -22,7 +22,7 @@ from train.pictures import PICTURES, Picture
 from train.results import Record, frame, read
 from zoo.config import ModelConfig
 from zoo.ledger import ledger
-from zoo.weights import load
+from zoo.loading import load
 
 FILES = ("plan.json", "results.csv")
 

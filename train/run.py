@@ -1,7 +1,8 @@
 """Training of one run: plan, train or go on, and a folder from which everything can be read again.
 
     config.yaml        all that defines the run, every default written out
-    metrics.csv        step, tokens, flops, loss, lr, grad_norm: the same in every repetition on a CPU
+    metrics.csv        step, tokens, flops, loss, lr, grad_norm, with experts load_violation, dead_experts: the same in every repetition
+                       on a CPU
     timings.csv        seconds, tokens_per_s, gflops_per_s
     validation.csv     held-out losses, if validate_every is set
     checkpoint/        see train.checkpoint

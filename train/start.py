@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import Tensor
 
 from train.config import RunSpec
+from zoo.loading import load_tensors
 from zoo.model import Model, build
 from zoo.transfer import Transfer, plan_transfer, transfer
-from zoo.weights import find_weights, read_tensors
 
 
 def first_model(spec: RunSpec) -> Model:
@@ -27,5 +25,5 @@ def check_init(spec: RunSpec) -> Transfer | None:
 
 
 def _read(spec: RunSpec, init: str) -> tuple[dict[str, Tensor], Transfer]:
-    tensors = read_tensors(find_weights(Path(init)))
+    tensors = load_tensors(init)
     return tensors, plan_transfer(spec.model, tensors, f"init {init}", spec.fresh)

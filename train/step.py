@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from blocks import moe
+from blocks.base import Routed
+from train.balance import add_up, auxiliary_loss, mixtures
 from train.carry import Carry, step_seed
 from train.config import TrainConfig
 from zoo.model import IGNORE, Model
@@ -29,8 +32,16 @@ class Rows(NamedTuple):
         return Rows(*(None if x is None else x.to(device) for x in self))  # type: ignore[arg-type]
 
 
-def gradients(model: Model, rows: Rows, carry: Carry, config: TrainConfig, seed: int, step: int) -> tuple[Tensor, list[Any]]:
-    """Add the gradients of the mean loss over all labels of the step; the loss and the states after each piece.
+class Gradients(NamedTuple):
+    """What a step found besides the gradients."""
+
+    loss: Tensor  # (): the mean cross-entropy over all labels
+    states: list[Any]  # after each piece
+    loads: dict[moe.Block, Tensor]  # of each mixture, how many tokens of the step chose each expert
+
+
+def gradients(model: Model, rows: Rows, carry: Carry, config: TrainConfig, seed: int, step: int) -> Gradients:
+    """Add the gradients of the mean loss over all labels of the step, and of the auxiliary losses of each piece, weighed as its labels are.
 
     Everything random is drawn from (seed, step): the step can be run again, alone, and gives the same bits.
     """
@@ -38,17 +49,20 @@ def gradients(model: Model, rows: Rows, carry: Carry, config: TrainConfig, seed:
     pieces = rows.split(config.batch_size)
     starts = carry.start(step, [piece.documents for piece in pieces])
     total, losses, states = (rows.labels != IGNORE).sum().clamp(min=1), [], []
+    met, loads = mixtures(model), list[Tensor]()
     for piece, (state, documents) in zip(pieces, starts, strict=True):
         if documents is not None:
             documents = documents.expand_as(piece.inputs)
+        calls: list[Routed] | None = [] if met else None
         with precision(config.precision, piece.inputs.device):
-            loss, state = model.loss(piece.inputs, piece.labels, state, documents=documents)
-        if len(pieces) > 1:
-            loss = loss * ((piece.labels != IGNORE).sum().to(loss.dtype) / total)
-        loss.backward()
-        losses.append(loss.detach())
+            loss, state = model.loss(piece.inputs, piece.labels, state, documents=documents, routed=calls)
+            whole = loss + auxiliary_loss(calls) if calls else loss
+        share = (piece.labels != IGNORE).sum().to(loss.dtype) / total if len(pieces) > 1 else 1.0
+        (whole * share).backward()
+        losses.append(loss.detach() * share)
         states.append(state)
-    return torch.stack(losses).sum(), states
+        loads += [call.load for call in calls or ()]
+    return Gradients(torch.stack(losses).sum(), states, add_up(met, loads))
 
 
 def seed_generator(seed: int, device: torch.device) -> None:

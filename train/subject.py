@@ -3,6 +3,7 @@
     zoo measure RUN collapse state                                  on the run's own data
     zoo measure RUN collapse times=64 model.blocks.M.retention=0.9999
     zoo measure IMPORTED collapse data.kind=text data.corpus=sotu train_length=2048
+    zoo measure owner/name recall collapse --out FOLDER             a folder of Hugging Face or a hub id, as it is
 
 `model.KEY` changes the model where the weights allow it, `data.KEY` the data, `seed` the examples; MEASURE.KEY or KEY a measure's fields.
 """
@@ -11,10 +12,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
@@ -24,90 +23,46 @@ from rich.progress import TaskID, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from blocks.base import ConfigError, require
-from train.data import Source, open_source
-from train.measuring import bytes_per_token, check_measure, measure, measured, parse_measure
+from train.measuring import measure, measured
+from train.opening import Subject, complete, open_subject
 from train.pictures import PICTURES, Picture
 from train.results import ALL, frame, record
 from zoo.measures import MEASURES, Keeper, MeasureConfig, Row
-from zoo.model import Model
-from zoo.schema import dotted, load_yaml, merge
-from zoo.weights import find_weights, load
+from zoo.schema import dotted, merge
 
 LINES = 40  # of a table on the terminal
 SUBJECT = ("model", "data", "seed", "train_length")  # overrides that no measure reads as its own field
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is measured, and what must be known about it."""
+def measure_subject(path: str | Path, names: list[str], overrides: list[str], out: str | Path | None = None) -> Path:
+    """Measure, print and keep the rows, draw measures.html; what was measured before with the same settings is not measured again.
 
-    folder: Path
-    name: str
-    model: Model
-    data: dict[str, Any]  # as an experiment's YAML has it; empty: not known
-    source: Source | None  # the data, opened
-    seed: int
-    train_length: int | None  # tokens of a training sequence; None: not known
-    changes: dict[str, Any]  # to the model, as given
-    changed: bool  # whether model or data are others than the run's own
-
-
-def open_subject(path: str | Path, changes: Mapping[str, Any]) -> Subject:
-    """The run, checkpoint or imported model at `path` with changes {model, data, seed, train_length}. Raises ConfigError."""
-    path = Path(path)
-    model = load(path, changes.get("model", {}))
-    folder = path if path.is_dir() else path.parent
-    config = next((f for f in (folder, folder.parent) if (f / "config.yaml").is_file()), find_weights(path).parent)
-    values = load_yaml(config / "config.yaml")
-    data = merge(values.get("data") or {}, changes.get("data", {}))
-    source = open_source(data) if data else None
-    if source is not None:
-        ids, rule = source.vocab_size, f"the model has {model.config.vocab_size} ids"
-        require(ids <= model.config.vocab_size, "data", ids, f"are its ids, and {rule}", "data.tokenizer=FOLDER/tokenizer.json")
-    name = str(values.get("name", folder.resolve().name))
-    return Subject(
-        folder=folder,
-        name=name,
-        model=model,
-        data=data,
-        source=source,
-        seed=int(changes.get("seed", values.get("seed", 0))),
-        train_length=changes.get("train_length", None if source is None else source.length),
-        changes=dict(changes.get("model", {})),
-        changed="model" in changes or "data" in changes,
-    )
-
-
-def measure_subject(path: str | Path, names: list[str], overrides: list[str]) -> Path:
-    """Measure, print and keep the rows, draw measures.html; what was measured before with the same settings is not measured again."""
+    path, out: see train.opening."""
     names = names or ["loss"]
     for name in names:
         require(name in MEASURES, "measure", name, "no such measure", f"Measures: {', '.join(MEASURES)}")
     changes = dotted(overrides)
-    subject = open_subject(path, {key: changes.pop(key) for key in SUBJECT if key in changes})
+    subject = open_subject(path, {key: changes.pop(key) for key in SUBJECT if key in changes}, out)
     own = {name: changes.pop(name) for name in names if isinstance(changes.get(name), Mapping)}
-    configs = {name: _config(subject, name, merge(changes, own.get(name, {}))) for name in names}  # what is wrong is said before any work
+    subject, configs = complete(subject, {name: merge(changes, own.get(name, {})) for name in names})
     console, found = Console(), {}
+    for line in subject.assumed:
+        console.print(f"assumed: {line}", highlight=False, soft_wrap=True)
+    _writable(subject.folder)
     for kind, config in configs.items():
         found[kind] = _rows(subject, kind, config)
         _print(console, kind, found[kind])
     page = draw(subject, found)
-    console.print(f"all rows and pictures: {page}", highlight=False)
+    console.print(f"all rows and pictures: {page}", highlight=False, soft_wrap=True)
     return page
 
 
-def _config(subject: Subject, kind: str, values: Mapping[str, Any]) -> MeasureConfig:
-    _, config = parse_measure(kind, {**values, "measure": kind}, kind, subject.train_length, bytes_per_token(subject.source))
-    if subject.source is not None:
-        check_measure(kind, config, subject.source, subject.model.config, kind)
-        return config
-    if config.reads is not None:
-        raise ConfigError("data", None, f"{kind} reads documents, and this model names none", "data.kind=text data.corpus=sotu")
+def _writable(folder: Path) -> None:
+    """Raise ConfigError now, not after the work."""
     try:
-        config.check(subject.model.config)
-    except ConfigError as error:
-        raise error.within(kind) from None
-    return config
+        (folder / "measures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(str(folder), None, f"rows can't be kept here: {error}", "--out FOLDER") from None
 
 
 def _rows(subject: Subject, kind: str, config: MeasureConfig) -> list[Row]:
@@ -118,7 +73,8 @@ def _rows(subject: Subject, kind: str, config: MeasureConfig) -> list[Row]:
         def work(keep: Keeper) -> list[Row]:
             return measure(subject.model, subject.data, kind, config, subject.seed, told, keep)
 
-        changes = {"model": subject.changes, "data": subject.data} if subject.changed else None
+        changes = {"model": subject.changes, "data": subject.data} if subject.changed else {}
+        changes |= {"weights": subject.weights} if subject.weights is not None else {}
         return measured(subject.folder, kind, kind, config, subject.seed, work, changes)
 
 

@@ -90,7 +90,7 @@ def execute(index: int, run: Any, folder: Path, queue: Queue[Event]) -> Failed |
 
 def _measure(index: int, run: Any, folder: Path, queue: Queue[Event]) -> None:
     from train.measuring import measure, measured
-    from zoo.weights import load
+    from zoo.loading import load
 
     model = None
     for name, (kind, config) in run.measures.items():

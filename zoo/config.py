@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from zoo.pattern import expand
 from zoo.schema import check_keys, load_yaml, merge, parse, plain
 from zoo.tokens import TokensConfig
 
-NORM_PLACES = ("pre", "post", "sandwich", "stream")
+NORM_PLACES = ("pre", "post", "sandwich", "stream", "none")
+INTO = ("stream", "next")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,7 @@ class Use:
     output_scale: float = 1.0  # factor of what it returns, before parallel blocks are mixed
     norm_place: str | None = None  # of its sub-layer's norm; null: the model's
     skip_scale: float = 1.0  # factor of the stream that it is added to
+    into: str = "stream"  # where its output goes: the stream | next (only what the next sub-layer reads; see zoo.stack)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,7 @@ class ModelConfig:
     pattern: str  # see zoo.pattern
     norm: str = "rmsnorm"  # rmsnorm | rmsnorm_centred (weight 1 + w) | rmsnorm_plain (no weight) | layernorm | layernorm_unbiased
     norm_eps: float = 1e-5  # added to the mean square (the variance) under the root
-    norm_place: str = "pre"  # of a sub-layer's norm: pre (before it) | post (on its output) | sandwich (both) | stream (see zoo.stack)
+    norm_place: str = "pre"  # of a sub-layer's norm: pre (before it) | post (on its output) | sandwich (both) | stream | none (zoo.stack)
     parallel: str = "add"  # how X|Y are mixed: add | mean_norm (each normed, then averaged, as in Hymba)
     residual_scale: float = 1.0  # factor of every sub-layer's output before it is added
     embedding_scale: float = 1.0  # factor of the tokens' embeddings
@@ -65,22 +69,23 @@ class ModelConfig:
     tokens: TokensConfig = field(default_factory=TokensConfig)  # tokens that the model inserts by itself
     plugins: tuple[str, ...] = ()  # packages whose blocks may be named by a dotted type
 
-    @property
+    @cached_property
     def layers(self) -> list[tuple[str, ...]]:
         """One tuple of block names a residual sub-layer."""
         return expand(self.pattern)
 
-    @property
+    @cached_property
     def named(self) -> dict[str, Named]:
-        """The blocks by name, `like` resolved."""
-        return {name: _named(self, name) for name in self.blocks}
+        """The blocks by name, `like` resolved; shared ones know how often the pattern uses them."""
+        uses = Counter(name for names in self.layers for name in names)
+        return {name: _counted(_named(self, name), name, uses[name]) for name in self.blocks}
 
 
 def load_model(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None, *, tiny: bool = False) -> ModelConfig:
     """A checked ModelConfig from a YAML path or a mapping. Raises ConfigError on anything that could not be built.
 
-    A model of published size may hold `tiny:`, the changes that make a small one of the same kind (tiny = with them), and `published:`, what
-    is known of its checkpoint (see zoo.interop.published)."""
+    A model of published size may hold `tiny:`, the changes that make a small one of the same kind (tiny = with them), and `published:`,
+    what is known of its checkpoint (see zoo.interop.published)."""
     values = load_yaml(source) if isinstance(source, (str, Path)) else dict(source)
     values.pop("published", None)
     small = values.pop("tiny", {})
@@ -121,8 +126,11 @@ def validate(config: ModelConfig) -> None:
         if name in used:
             config.tokens.check_block(name, named.type, named.config)
     blocks = config.named
-    for names in config.layers:
-        _check_together([blocks[name] for name in names], names)
+    layers = [[blocks[name] for name in names] for names in config.layers]
+    for names, here in zip(config.layers, layers, strict=True):
+        _check_together(here, names)
+    for (name, *_), here, behind in zip(config.layers, layers, [*layers[1:], None], strict=True):
+        _check_into(name, here[0], behind)
     config.tokens.check()
 
 
@@ -130,7 +138,7 @@ def model_mapping(config: ModelConfig) -> dict[str, Any]:
     """A ModelConfig as YAML would hold it: every block with all its fields, no `like`."""
     used = {name for layer in config.layers for name in layer}
     values = plain({f.name: getattr(config, f.name) for f in fields(config)} | {"tokens": asdict(config.tokens)})
-    blocks = {name: block for name, block in config.named.items() if name in used}
+    blocks = {name: _named(config, name) for name in config.blocks if name in used}
     uses = {name: {key: getattr(block, key) for key in USES} for name, block in blocks.items()}
     values["blocks"] = {name: {"type": b.type} | uses[name] | plain(asdict(b.config)) for name, b in blocks.items()}
     return values
@@ -150,6 +158,7 @@ def _named(config: ModelConfig, name: str) -> Named:
         raise error.within(place) from None
     use = parse(Use, {key: value for key, value in spec.items() if key in USES}, place)
     one_of(f"{place}.norm_place", use.norm_place or config.norm_place, NORM_PLACES)
+    one_of(f"{place}.into", use.into, INTO)
     for key in ("input_scale", "output_scale", "skip_scale"):
         require(getattr(use, key) != 0, f"{place}.{key}", 0, "can't be 0", "1 leaves everything as it is")
     values = {key: value for key, value in spec.items() if key not in RESERVED}
@@ -158,12 +167,32 @@ def _named(config: ModelConfig, name: str) -> Named:
     return Named(type=type_name, config=parse(cls, values, place), **uses)
 
 
+def _counted(block: Named, name: str, uses: int) -> Named:
+    if not block.share or uses == 0:
+        return block
+    try:
+        return replace(block, config=block.config.shared(uses))
+    except ConfigError as error:
+        raise error.within(f"blocks.{name}") from None
+
+
 def _check_together(blocks: Sequence[Named], names: tuple[str, ...]) -> None:
     """Parallel blocks have one norm and one stream to be added to."""
-    for key in ("norm_place", "skip_scale"):
+    for key in ("norm_place", "skip_scale", "into"):
         values = [getattr(block, key) for block in blocks]
         rule = f"must be that of {names[0]}, which runs beside it: {values[0]}"
         require(len(set(values)) == 1, f"blocks.{names[-1]}.{key}", values[-1], rule)
+
+
+def _check_into(name: str, block: Named, behind: Sequence[Named] | None) -> None:
+    """What goes into the next sub-layer has one, and no say in the stream."""
+    if block.into == "stream":
+        return
+    place = f"blocks.{name}"
+    require(behind is not None, f"{place}.into", block.into, "the last sub-layer has none behind it", "into: stream adds to the stream")
+    require(block.skip_scale == 1, f"{place}.skip_scale", block.skip_scale, "has no effect with into: next")
+    for norm_place, whose in ((block.norm_place, place), *((b.norm_place, "the next sub-layer's") for b in behind or ())):
+        require(norm_place != "stream", f"{place}.into", block.into, f"can't go with norm_place: stream ({whose})", "into: stream")
 
 
 def _inherit(blocks: Mapping[str, Any], name: str, seen: tuple[str, ...]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 One sequence (batch 1). FLOPs are forward; training is 3x (backward = 2x forward). Embedding look-ups, norms and element-wise
 work count 0; the head counts 2 d_model vocab_size a token. State bytes are those of the tensors held after `length` tokens.
+Active parameters are all but the experts that a token did not choose: the embedding counts whole, as in Mixtral's 12.9B and Qwen3's
+A3B (DeepSeek and gpt-oss leave an untied embedding out, MiniMax and GLM-5 the head too); a shared block counts once, as in one use.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class Row:
     cost: Cost
 
     def as_dict(self) -> dict[str, Any]:
-        return {"index": self.index, "name": self.name, "type": self.type, **asdict(self.cost)}
+        return {"index": self.index, "name": self.name, "type": self.type, **_numbers(self.cost)}
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Ledger:
     @property
     def params(self) -> int:
         return self.total.params
+
+    @property
+    def active_params(self) -> int:
+        """What one token meets."""
+        return self.total.active_params
 
     @property
     def params_non_embedding(self) -> int:
@@ -67,8 +74,14 @@ class Ledger:
 
     def as_dict(self) -> dict[str, Any]:
         """The object that `zoo show --json` prints."""
-        total = asdict(self.total) | {"params_non_embedding": self.params_non_embedding, "flops_train": self.flops_train}
+        total = _numbers(self.total) | {"params_non_embedding": self.params_non_embedding, "flops_train": self.flops_train}
         return {"layers": [row.as_dict() for row in self.rows], "total": total, "length": self.length}
+
+
+def _numbers(cost: Cost) -> dict[str, int]:
+    values = asdict(cost)
+    del values["idle_params"]
+    return values | {"active_params": cost.active_params}
 
 
 def ledger(config: ModelConfig, length: int) -> Ledger:
@@ -101,13 +114,13 @@ def stack_rows(config: ModelConfig, kinds: list[int]) -> tuple[Row, ...]:
     named = config.named
     costs: dict[str, Cost] = {}  # of each named block: the same in all its layers
     for index, (branches, place) in enumerate(zip(block_configs(config), norm_places(config), strict=True)):
-        cost = Cost(params=_norm_params(config) * (2 if place == "sandwich" else 1))
+        cost = Cost(params=_norm_params(config) * {"sandwich": 2, "none": 0}.get(place, 1))
         if config.parallel == "mean_norm" and len(branches) > 1:
             cost += Cost(params=len(branches) * config.d_model)
         for name, block, counted in branches:
             if name not in costs:
                 costs[name] = block.cost_of_kinds(config.d_model, kinds)
-            cost += costs[name] if counted else replace(costs[name], params=0)
+            cost += costs[name] if counted else replace(costs[name], params=0, idle_params=0)
         rows.append(Row(index, "|".join(n for n, _, _ in branches), "|".join(named[n].type for n, _, _ in branches), cost))
     return tuple(rows)
 
@@ -123,7 +136,8 @@ def _segment_rows(config: ModelConfig, length: int) -> tuple[Row, ...]:
     for a, b in zip(whole, opened, strict=True):
         flops = full * a.cost.flops + (b.cost.flops if rest else 0)
         executed = full * a.cost.executed_flops + (b.cost.executed_flops if rest else 0)
-        rows.append(replace(a, cost=Cost(a.cost.params, flops, executed, b.cost.state_bytes if rest else 0)))
+        spent = replace(a.cost, flops=flops, executed_flops=executed, state_bytes=b.cost.state_bytes if rest else 0)
+        rows.append(replace(a, cost=spent))
     held = Row(None, "memory", "segment memory", Cost(memory.count * config.d_model, state_bytes=4 * memory.count * config.d_model))
     return (held, *rows)
 

@@ -7,12 +7,14 @@ Whole sequences, pieces with the state carried and single tokens give the same l
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from blocks.base import LANDMARK, META, PREFIX, ConfigError, Context, Cursor, advance
+from blocks.base import LANDMARK, META, PREFIX, ConfigError, Context, Cursor, Routed, advance
 from kernels.cross_entropy import cross_entropy_by_row, logits_of, summed_cross_entropy
 from zoo.config import ModelConfig
 from zoo.ledger import Ledger, ledger
@@ -66,9 +68,20 @@ class Model(nn.Module):
         return logits_of(hidden, self.head_weight, self.config.logit_softcap), state
 
     def hidden(
-        self, tokens: Tensor, state: Any = None, *, documents: Tensor | None = None, padding: Tensor | None = None
+        self,
+        tokens: Tensor,
+        state: Any = None,
+        *,
+        documents: Tensor | None = None,
+        padding: Tensor | None = None,
+        embeddings: Tensor | None = None,
+        routed: list[Routed] | None = None,
     ) -> tuple[Tensor, Any]:
-        """The normed (and scaled, logit_scale) hidden states (b, t, d) that the head reads, and the state after the piece."""
+        """The normed (and scaled, logit_scale) hidden states (b, t, d) that the head reads, and the state after the piece.
+
+        embeddings: (b, t, d), read in place of the tokens' own; blocks that need ids (Config.needs_tokens) still read the tokens.
+        routed: grows by what the mixtures of experts have to say, in the order in which they are met.
+        """
         if tokens.ndim != 2 or tokens.shape[1] == 0:
             raise ConfigError("tokens", list(tokens.shape), "must be (batch, length) with a length of at least 1")
         order = leading(padding)
@@ -76,29 +89,39 @@ class Model(nn.Module):
             tokens = tokens.gather(1, order)
             padding = padding.gather(1, order) if padding is not None else None
             documents = documents.gather(1, order) if documents is not None else None
+            embeddings = embeddings.gather(1, order[..., None].expand_as(embeddings)) if embeddings is not None else None
+        x = self._embedded(tokens, embeddings)
         if self.segments is not None:
-            hidden, state = self.segments.run(self._embedded(tokens), state, self._run_segment, documents, padding)
+            hidden, state = self.segments.run(x, state, partial(self._run_segment, routed=routed), documents, padding)
         else:
-            hidden, state = self._run(tokens, state, documents, padding)
+            hidden, state = self._run(tokens, x, state, documents, padding, routed)
         return (hidden if order is None else restore(hidden, order)), state
 
-    def _run(self, tokens: Tensor, state: ModelState | None, documents: Tensor | None, padding: Tensor | None) -> tuple[Tensor, ModelState]:
+    def _run(
+        self,
+        tokens: Tensor,
+        x: Tensor,
+        state: ModelState | None,
+        documents: Tensor | None,
+        padding: Tensor | None,
+        routed: list[Routed] | None,
+    ) -> tuple[Tensor, ModelState]:
         cursor, layers = (None, None) if state is None else state
         ctx, cursor = advance(cursor, *tokens.shape, documents=documents, padding=padding, tokens=tokens, device=tokens.device)
-        x, text = self._embedded(tokens), None
+        text = None
         if self.config.tokens.kinds:
             layout = insert(self.config.tokens, ctx)
             x, ctx, text = self._with_inserted(x, layout.ctx, layout.source, layout.order), layout.ctx, layout.text
-        x, layers = self._stacked(x, layers, ctx)
+        x, layers = self._stacked(x, layers, ctx, routed)
         if text is not None:
             x = x.gather(1, text[..., None].expand(*text.shape, x.shape[-1]))
         return self._normed(x), ModelState(cursor, layers)
 
-    def _embedded(self, tokens: Tensor) -> Tensor:
-        x = self.embedding(tokens)
+    def _embedded(self, tokens: Tensor, embeddings: Tensor | None) -> Tensor:
+        x = self.embedding(tokens) if embeddings is None else embeddings
         return x if self.config.embedding_scale == 1 else x * self.config.embedding_scale
 
-    def _stacked(self, x: Tensor, states: LayerStates | None, ctx: Context) -> tuple[Tensor, LayerStates]:
+    def _stacked(self, x: Tensor, states: LayerStates | None, ctx: Context, routed: list[Routed] | None) -> tuple[Tensor, LayerStates]:
         """The stack with what comes right before it."""
         if self.positions is not None:
             longest = int(ctx.positions.max()) + 1
@@ -107,7 +130,12 @@ class Model(nn.Module):
             x = x + self.positions(ctx.positions)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
-        return self.stack(x, states, ctx)
+        if routed is None:
+            return self.stack(x, states, ctx)
+        own: list[Routed] = []  # a compiled stack is one for lists that begin empty
+        x, states = self.stack(x, states, replace(ctx, routed=own))
+        routed += own
+        return x, states
 
     def _normed(self, x: Tensor) -> Tensor:
         x = self.norm(x)
@@ -121,10 +149,10 @@ class Model(nn.Module):
             expanded = torch.where(here[..., None], table[order.masked_fill(~here, 0)].to(expanded.dtype), expanded)
         return expanded
 
-    def _run_segment(self, x: Tensor, state: ModelState | None) -> tuple[Tensor, ModelState]:
+    def _run_segment(self, x: Tensor, state: ModelState | None, routed: list[Routed] | None) -> tuple[Tensor, ModelState]:
         cursor, layers = (None, None) if state is None else state
         ctx, cursor = advance(cursor, x.shape[0], x.shape[1], device=x.device)
-        x, layers = self._stacked(x, layers, ctx)
+        x, layers = self._stacked(x, layers, ctx, routed)
         return self._normed(x), ModelState(cursor, layers)
 
     def loss(
@@ -135,14 +163,15 @@ class Model(nn.Module):
         *,
         documents: Tensor | None = None,
         padding: Tensor | None = None,
+        routed: list[Routed] | None = None,
     ) -> tuple[Tensor, Any]:
         """The mean cross-entropy (nats) over labelled positions, and the state after the piece.
 
         labels: (b, t), what each position must predict, -100 = not scored; None = the next token of the same document.
-        Only labelled rows meet the head, in chunks.
+        Only labelled rows meet the head, in chunks. routed: see hidden; the auxiliary losses there are no part of this one.
         """
         labels = next_tokens(tokens, documents, padding) if labels is None else labels
-        hidden, state = self.hidden(tokens, state, documents=documents, padding=padding)
+        hidden, state = self.hidden(tokens, state, documents=documents, padding=padding, routed=routed)
         rows = (labels != IGNORE).flatten().nonzero().squeeze(1)
         scored, labels = hidden.flatten(0, 1).index_select(0, rows), labels.flatten().index_select(0, rows)
         return summed_cross_entropy(scored, self.head_weight, labels, self.config.logit_softcap) / max(len(rows), 1), state

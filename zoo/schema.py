@@ -1,6 +1,7 @@
 """YAML -> frozen dataclasses, strictly: unknown keys, wrong types and missing values are errors that name place and remedy."""
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -85,7 +86,7 @@ def parse(cls: type[T], values: Any, place: str = "") -> T:
     if not isinstance(values, Mapping):
         raise ConfigError(place or "configuration", values, f"must be a mapping with the keys {', '.join(_names(cls))}")
     check_keys(values, _names(cls), place, what=_what(cls))
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     ready = {key: _field(hints[key], value, _join(place, key)) for key, value in values.items()}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -95,6 +96,11 @@ def parse(cls: type[T], values: Any, place: str = "") -> T:
         return cls(**ready)
     except ConfigError as error:  # what the dataclass itself refuses: its own field's name is the place
         raise error.within(place) if place else error from None
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def check_keys(values: Mapping[Any, Any], allowed: list[str], place: str, what: str) -> None:

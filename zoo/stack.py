@@ -4,13 +4,17 @@ x <- x + scale mix_i(block_i(norm(x)))             norm_place: pre
 x <- x + scale norm(mix_i(block_i(x)))             post (OLMo 2, arXiv:2501.00656)
 x <- x + scale norm'(mix_i(block_i(norm(x))))      sandwich (Gemma 2, arXiv:2408.00118)
 x <- norm(x) + scale mix_i(block_i(norm(x)))       stream (MiniMax-01, arXiv:2501.08313)
+x <- x + scale mix_i(block_i(x))                   none
 
 A block may have a norm_place of its own, and factors: output_scale block_i(input_scale norm(x)), and skip_scale of what the sub-layer is
-added to.
+added to. Of a sub-layer with into: next the right-hand summand y leaves the stream alone: the next sub-layer reads x + y in place of x,
+before its norm, and is added to x (Zamba, arXiv:2405.16712).
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,9 +56,12 @@ class Stack(nn.Module):
         self.blocks = nn.ModuleDict()
         self.norms, self.post_norms = _norms(config, ("pre", "sandwich", "stream")), _norms(config, ("post", "sandwich"))
         self.branch_norms = nn.ModuleDict()
+        self.stream = nn.Identity()  # what each sub-layer leaves passes it, so that a hook can read the stream
         self.dropout = config.dropout
         self.parallel, self.scale = config.parallel, config.residual_scale
         named = config.named
+        self.aside = [named[names[0]].into == "next" for names in config.layers]
+        self.uses = _uses(config)
         self.skips = [(named[names[0]].norm_place == "stream", named[names[0]].skip_scale) for names in config.layers]
         depth, n_layers = 0, sum(any(named[n].config.kind == "mixer" for n in names) for names in config.layers)
         for index, names in enumerate(config.layers):
@@ -75,26 +82,34 @@ class Stack(nn.Module):
     def forward(self, x: Tensor, states: LayerStates | None, ctx: Context) -> tuple[Tensor, LayerStates]:
         """x (b, t, d) -> (b, t, d) and every layer's state; states None = start of text."""
         after = []
+        ctx, beside = replace(ctx, embedded=x), None
         for index, keys in enumerate(self.layers):
-            normed = self._normed(self.norms, index, x)
+            normed = self._normed(self.norms, index, x if beside is None else x + beside)
             before = states[index] if states is not None else (None,) * len(keys)
-            branches = zip(keys, self.scales[index], before, strict=True)
-            results = [self._branch(key, scales, normed, state, ctx) for key, scales, state in branches]
+            results = [self._branch(index, branch, normed, state, ctx) for branch, state in enumerate(before)]
             y = self._mix(index, [y for y, _ in results])
             y = self._normed(self.post_norms, index, y)
             y = y if self.scale == 1 else y * self.scale
-            from_norm, skip = self.skips[index]
-            x = normed if from_norm else x
-            x = (x if skip == 1 else x * skip) + (F.dropout(y, self.dropout) if self.dropout and self.training else y)
+            y = F.dropout(y, self.dropout) if self.dropout and self.training else y
+            x, beside = (x, y) if self.aside[index] else (self._skipped(index, x, normed) + y, None)
+            x = self.stream(x)
             after.append(tuple(state for _, state in results))
         return x, tuple(after)
+
+    def _skipped(self, index: int, x: Tensor, normed: Tensor) -> Tensor:
+        """What a sub-layer's output is added to."""
+        from_norm, skip = self.skips[index]
+        x = normed if from_norm else x
+        return x if skip == 1 else x * skip
 
     def _normed(self, norms: nn.ModuleDict, index: int, x: Tensor) -> Tensor:
         return norms[str(index)](x) if str(index) in norms else x
 
-    def _branch(self, key: str, scales: tuple[float, float], x: Tensor, state: Any, ctx: Context) -> tuple[Tensor, Any]:
-        before, behind = scales
-        y, state = self.blocks[key](x if before == 1 else x * before, state, ctx)
+    def _branch(self, index: int, branch: int, x: Tensor, state: Any, ctx: Context) -> tuple[Tensor, Any]:
+        before, behind = self.scales[index][branch]
+        use = self.uses[index][branch]
+        ctx = ctx if use == ctx.use else replace(ctx, use=use)
+        y, state = self.blocks[self.layers[index][branch]](x if before == 1 else x * before, state, ctx)
         return (y if behind == 1 else y * behind), state
 
     def _mix(self, index: int, outputs: list[Tensor]) -> Tensor:
@@ -102,6 +117,15 @@ class Stack(nn.Module):
             norms: Any = self.branch_norms[str(index)]
             return torch.stack([norm(y) for norm, y in zip(norms, outputs, strict=True)]).mean(0)
         return torch.stack(outputs).sum(0) if len(outputs) > 1 else outputs[0]
+
+
+def _uses(config: ModelConfig) -> list[tuple[int, ...]]:
+    """Of each block of each sub-layer, which use of its weights this is, from 0."""
+    named, seen, rows = config.named, Counter[str](), []
+    for names in config.layers:
+        rows.append(tuple(seen[name] for name in names))
+        seen.update(name for name in names if named[name].share)
+    return rows
 
 
 def block_key(index: int, name: str, share: bool) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blocks.base import advance
+from blocks.base import ConfigError, advance
 from blocks.mamba1 import Block, Config
 from kernels import backend
 from zoo.check import CHECKS, check_block
@@ -153,3 +153,40 @@ def test_published_sizes() -> None:
 def test_the_contract_holds_for_its_relatives(norm: str) -> None:
     config = Config(norm_bcdt=norm, bias=norm == "weighted", conv_bias=False, d_state=N, dt_rank=RANK, expand=1.5)
     assert len(check_block(config, D)) == len(CHECKS)
+
+
+@pytest.mark.parametrize("options", [{"n_heads": 3}, {"n_heads": 2, "norm_bcdt": "weighted", "retention": 0.9, "insertion": 0.5}], ids=str)
+def test_the_contract_holds_for_heads(options: dict[str, Any]) -> None:
+    assert len(check_block(Config(**SIZES, **options), D)) == len(CHECKS)
+
+
+def test_heads_are_mambas_side_by_side() -> None:
+    """Between the convolution and W_out each head is a Mamba of its own channels."""
+    torch.manual_seed(0)
+    heads = 2
+    block, c = Config(**SIZES, n_heads=heads).build(D).double(), 2 * D // heads
+    x = torch.randn(BATCH, LENGTH, D).double()
+    ctx, _ = advance(None, BATCH, LENGTH)
+    y, state = block(x, None, ctx)
+    outputs, states = [], []
+    for h in range(heads):
+        one, rows, low = Config(**SIZES, expand=1.0).build(D).double(), slice(h * c, (h + 1) * c), RANK + 2 * N
+        with torch.no_grad():
+            one.in_proj.weight.copy_(torch.cat([block.in_proj.weight[rows], block.in_proj.weight[2 * D :][rows]]))
+            one.x_proj.weight.copy_(block.x_proj.weight[h * low : (h + 1) * low])
+            for mine, whole in ((one.conv.weight, block.conv.weight), (one.conv.bias, block.conv.bias), (one.D, block.D)):
+                mine.copy_(whole[rows])
+            for name in ("weight", "bias"):
+                getattr(one.dt_proj, name).copy_(getattr(block.dt_proj, name)[rows])
+            one.A_log.copy_(block.A_log[rows])
+            one.out_proj.weight.copy_(block.out_proj.weight[:, rows])
+        output, after = one(x, None, ctx)
+        outputs.append(output)
+        states.append(after.ssm)
+    torch.testing.assert_close(y, sum(outputs), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(state.ssm, torch.cat(states, 1), rtol=1e-12, atol=1e-12)
+
+
+def test_heads_divide_the_channels() -> None:
+    with pytest.raises(ConfigError, match="n_heads = 5: must divide the 24 channels"):
+        Config(n_heads=5).check(D)

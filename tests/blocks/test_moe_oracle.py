@@ -168,7 +168,7 @@ def test_moe_is_hugging_faces(name: str) -> None:
 def test_a_softmax_over_the_chosen_is_a_normalised_softmax_over_all() -> None:
     block = Config(top_k=3).build(D).double()
     x = torch.randn(1, 5, D, dtype=torch.float64)
-    chosen, weights = block.route(x)
+    chosen, weights = block.route(block.logits(x))
     logits = block.router(x)
     assert torch.equal(chosen, logits.topk(3, -1).indices)
     assert error(weights, logits.gather(-1, chosen).softmax(-1)) < 1e-14
@@ -176,13 +176,14 @@ def test_a_softmax_over_the_chosen_is_a_normalised_softmax_over_all() -> None:
 
 def test_active_parameters_are_what_a_token_meets() -> None:
     config = Config(n_experts=6, top_k=2, n_shared=1, shared_gate=True, bias=True)
+    cost = config.cost(D, 1)
     block = config.build(D)
     y, _ = block(torch.randn(1, 1, D), None, advance(None, 1, 1)[0])
     gradients = dict(zip(dict(block.named_parameters()), torch.autograd.grad(y.sum(), list(block.parameters())), strict=True))
     stacks = [gradients.pop(name) for name in ("up", "down", "up_bias", "down_bias")]
     met = sum(int((g.flatten(1) != 0).any(1).sum()) * g[0].numel() for g in stacks)
-    assert config.active_params(D) == met + sum(g.numel() for g in gradients.values())
-    assert config.cost(D, 1).params - config.active_params(D) == 4 * (3 * D * config.width(D) + 2 * config.width(D) + D)
+    assert cost.active_params == met + sum(g.numel() for g in gradients.values())
+    assert cost.idle_params == 4 * (3 * D * config.width(D) + 2 * config.width(D) + D)
 
 
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -36,6 +36,10 @@ PUBLISHED: dict[str, tuple[Rope, dict[int, float]]] = {
         Rope(base=5e5, scaling=Scaling(kind="llama3")),
         {0: 1.0, 1: 0.8146172, 16: 3.760603e-2, 31: 8.567515e-4, 32: 5.248460e-4, 63: 3.068926e-7},
     ),
+    "llama3 without a ramp": (  # pair 34 turns 1.22 times in 8192 tokens, pair 35 less than once
+        Rope(base=5e5, scaling=Scaling(kind="llama3", factor=16.0, high_freq_factor=1.0)),
+        {0: 1.0, 1: 0.8146172, 34: 9.384739e-4, 35: 4.778106e-5, 63: 1.534463e-7},
+    ),
 }
 
 
@@ -74,6 +78,7 @@ def test_adjacent_pairs_are_halves_in_another_order() -> None:
         ("rope.scaling.kind", gqa.Config(rope=Rope(scaling=Scaling(kind="ntk")))),
         ("rope.scaling.factor", gqa.Config(rope=Rope(scaling=Scaling(kind="linear", factor=0.5)))),
         ("rope.scaling.high_freq_factor", gqa.Config(rope=Rope(scaling=Scaling(kind="llama3", high_freq_factor=0.5)))),
+        ("rope.scaling.high_freq_factor", gqa.Config(rope=Rope(scaling=Scaling(kind="llama3", low_freq_factor=0.0)))),
         ("rope.scaling.beta_fast", gqa.Config(rope=Rope(scaling=Scaling(kind="yarn", beta_fast=0.5)))),
         ("activation", swiglu.Config(activation="sigmoid")),
         ("n_heads", mamba2.Config(n_heads=0)),

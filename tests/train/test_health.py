@@ -11,7 +11,7 @@ from tests.train.fakes import FUSE, LIT, FakeSource, model_config, run_spec
 from train.checkpoint import Progress, restore
 from train.health import TrainingFailed, has_diverged, smooth
 from train.run import train_run
-from zoo.weights import load
+from zoo.loading import load
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,8 @@
 """`zoo list models`: what the ledger says of every model, at any length, without building one."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from train import listing
 from train.cli import run
 from zoo.config import load_model
 from zoo.interop import families
-from zoo.interop.published import FAMILIES
+from zoo.interop.published import FAMILIES, SMALL
 from zoo.ledger import ledger
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +25,27 @@ def test_every_model_has_its_parameters_and_its_oracle(monkeypatch: pytest.Monke
     assert [row["path"] for row in rows] == sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs" / "models").rglob("*.yaml"))
     parameters = {Path(row["path"]).stem: row["parameters"] for row in rows}
     assert (parameters["llama3_8b"], parameters["mamba2_2b7"], parameters["gpt2_small"]) == (8_030_261_248, 2_702_599_680, 124_439_808)
-    assert {Path(row["path"]).stem: row["oracle"] for row in rows if row["oracle"]} == FAMILIES
+    assert {Path(row["path"]).stem: row["oracle"] for row in rows if row["oracle"]} == SMALL | FAMILIES
     assert set(FAMILIES.values()) <= set(families.names())
+
+
+def test_published_counts_stand_beside_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = "{d_model: 24, vocab_size: 64, blocks: {A: {type: gqa, n_heads: 4}}, pattern: A"
+    counts = {"exact": 3888, "rounded": "3.9K", "apart": 4000, "other": "4.0K", "none": None}
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for name, count in counts.items():
+        apart = ", apart: {mtp: 112}" if name == "apart" else ""
+        known = "" if count is None else f", published: {{parameters: {count}, source: here{apart}}}"
+        (folder / f"{name}.yaml").write_text(f"{model}{known}}}\n")
+    monkeypatch.setattr(listing, "CONFIGS", tmp_path)
+    found = {Path(row["path"]).stem: row["published"] for row in listing.models()}
+    assert {name: row["agrees"] for name, row in found.items() if row} == {"exact": True, "rounded": True, "apart": True, "other": False}
+    assert found["none"] is None
+    assert found["apart"] == {"parameters": 4000, "source": "here", "config": None, "apart": {"mtp": 112}, "differs": None, "agrees": True}
+    listing.show_models(listing.models(), None)
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("3,888 =", "3.9K =", "4,000 =", "4.0K ≠"))
 
 
 def test_costs_are_the_ledgers() -> None:
@@ -69,10 +90,17 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert run(["list", "models", "--length", "64"]) == 0
     assert "float32" in capsys.readouterr().out
     assert run(["list", "models", "--json"]) == 0
-    assert set(json.loads(capsys.readouterr().out)["models"][0]) == {"path", "parameters", "oracle", "summary"}
+    keys = {"path", "parameters", "active_parameters", "published", "oracle", "summary"}
+    assert set(json.loads(capsys.readouterr().out)["models"][0]) == keys
 
 
 @pytest.mark.parametrize("argv", [["list", "models", "--length", "0"], ["list", "blocks", "--length", "8"]])
 def test_a_wrong_length(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(argv) == 2
     assert "--length" in capsys.readouterr().err
+
+
+def test_no_compiler_is_imported() -> None:
+    """It takes as long as torch itself."""
+    program = "import sys; from train import listing; listing.models(); listing.blocks(); sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from blocks.base import ConfigError
 from tests.train.fakes import FakeSource, model_config, run_spec
 from train.run import train_run
+from zoo.loading import load
 from zoo.model import build
-from zoo.weights import load, save_weights, weights_of
+from zoo.weights import save_weights, weights_of
 
 
 @pytest.fixture(scope="module")

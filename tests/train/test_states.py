@@ -128,7 +128,7 @@ def test_states_are_carried_from_their_step_on(state: str) -> None:
     carry, found = Carry(train, model.config, 0, steps=10), []
     for step in range(10):
         found.append([start is not None for start, _ in carry.start(step, [None, None])])
-        _, states = gradients(model, rows(step=step), carry, train, 0, step)
+        _, states, _ = gradients(model, rows(step=step), carry, train, 0, step)
         carry.keep(states)
     assert found == [[False, False]] * 7 + [[True, True]] * 3
 

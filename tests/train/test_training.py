@@ -50,7 +50,7 @@ def test_accumulation_equals_one_large_batch(packed: bool) -> None:
     batch = rows(packed=packed)
     for train in (TrainConfig(batch_size=8), TrainConfig(batch_size=2, accumulate=4)):
         model = build(model_config()).double()
-        loss, states = gradients(model, batch, Carry(train, model.config, 0), train, 0, 0)
+        loss, states, _ = gradients(model, batch, Carry(train, model.config, 0), train, 0, 0)
         found.append((loss, named_gradients(model)))
         assert len(states) == train.accumulate
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-12, atol=0)
@@ -150,7 +150,7 @@ def test_states_of_every_block_are_carried_and_kept(block: str, state: str, tmp_
     carry = Carry(train, model.config, 0)
     for step in range(3):
         model.zero_grad()
-        loss, states = gradients(model, rows(step=step, packed=step == 1), carry, train, 0, step)
+        loss, states, _ = gradients(model, rows(step=step, packed=step == 1), carry, train, 0, step)
         assert bool(torch.isfinite(loss))
         assert all(bool(torch.isfinite(gradient).all()) for gradient in named_gradients(model).values())
         carry.keep(states)

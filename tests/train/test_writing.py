@@ -1,6 +1,8 @@
 """`zoo generate`: text as it is drawn, bytes or a tokenizer's, and where it ends."""
 
+import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import zoo
 from blocks.base import ConfigError
 from train import writing
 from train.cli import run
+from zoo.interop.byte_tokenizer import byte_tokenizer
 from zoo.interop.checkpoint import export_folder
 from zoo.weights import save_weights
 
@@ -55,7 +58,8 @@ def says(monkeypatch: pytest.MonkeyPatch, tokens: list[int]) -> list[torch.Tenso
 
 def written(path: Path, prompt: str) -> tuple[list[str], int]:
     shown: list[str] = []
-    count = writing.write(path, prompt, shown.append).tokens
+    count = writing.write(path, prompt, shown.append).written
+    assert shown.pop(0) == prompt
     return shown, count
 
 
@@ -69,19 +73,41 @@ def test_a_tokenizer_and_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     folder(tmp_path, vocab_size=8)
     write_tokenizer(tmp_path)
     asked = says(monkeypatch, [1, 2, 0, 3])
-    assert "".join(written(tmp_path, "state keeps")[0]).split() == ["the", "gate", "of"]
+    assert written(tmp_path, "state keeps")[0] == [" the", " gate", "", " of", ""]
     assert asked[0].tolist() == [[4, 5]]
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [0]}))
-    assert "".join(written(tmp_path, "state keeps")[0]).split() == ["the", "gate"]
+    assert "".join(written(tmp_path, "state keeps")[0]) == " the gate"
 
 
-def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["generate", str(folder(tmp_path / "a")), "--prompt", "The ", "--tokens", "12", "--top-k", "9", "--top-p", "0.9", "--seed", "3"]
+def test_a_character_of_several_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a byte-level tokenizer: shown when it is whole, and what is left of one at the end."""
+    folder(tmp_path, vocab_size=257)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(byte_tokenizer() | {"truncation": None}))
+    says(monkeypatch, [*"é".encode(), 0xF0, 0x9F])
+    shown, _ = written(tmp_path, "a ")
+    assert shown[:2] == ["", "é"]
+    assert "".join(shown) == "é\N{REPLACEMENT CHARACTER}"
+
+
+def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [
+        "generate",
+        str(folder(tmp_path / "a")),
+        "--prompt",
+        "The ",
+        "--max-tokens",
+        "12",
+        "--top-k",
+        "9",
+        "--top-p",
+        "0.9",
+        "--seed",
+        "3",
+    ]
     assert run(asked) == 0
     first = capsys.readouterr()
     assert first.out.startswith("The ")
-    assert "tokens, " in first.err
-    assert "a second" in first.err
+    assert re.fullmatch(r"read 5 tokens, [\d,.]+ a second; wrote \d+ tokens(, [\d,.]+ a second)?\n", first.err)
     assert run(asked) == 0
     assert capsys.readouterr().out == first.out
     export_folder(zoo.load(tmp_path / "a"), tmp_path / "hf")
@@ -89,7 +115,32 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     capsys.readouterr()
     assert run(["generate", str(tmp_path / "b"), *asked[2:]]) == 0
     assert capsys.readouterr().out == first.out
+    monkeypatch.setattr("sys.stdin", io.StringIO("The "))
+    assert run([*asked[:3], "-", *asked[4:]]) == 0
+    assert capsys.readouterr().out == first.out
     assert run([*asked, "--temperature", "-1"]) == 2
+
+
+@pytest.mark.parametrize("tokenizer", [False, True])
+def test_greedy_is_what_transformers_generates_from_the_exported_folder(
+    tokenizer: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    own, out = folder(tmp_path / "own", vocab_size=6 if tokenizer else 256, tie_embeddings=False), tmp_path / "out"
+    prompt = "state keeps" if tokenizer else "The é"
+    if tokenizer:
+        write_tokenizer(own)
+        (own / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>"}))
+        (own / "generation_config.json").write_text(json.dumps({"eos_token_id": 0}))
+    assert run(["export", str(own), "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert run(["generate", str(own), "--prompt", prompt, "--temperature", "0", "--max-tokens", "9"]) == 0
+    coder: Any = AutoTokenizer.from_pretrained(out)
+    model: Any = AutoModelForCausalLM.from_pretrained(out)
+    asked = coder(prompt if tokenizer else coder.bos_token + prompt, return_tensors="pt")
+    ids = model.generate(asked.input_ids, attention_mask=asked.attention_mask, max_new_tokens=9, do_sample=False)
+    assert capsys.readouterr().out == coder.decode(ids[0], skip_special_tokens=True) + "\n"
 
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,16 @@ import torch._dynamo
 from torch import Tensor
 
 import zoo
-from blocks.base import LANDMARK, META
+from blocks.base import LANDMARK, META, Routed
 from blocks.catalogue import block_types, config_class
 from zoo.model import next_tokens
 
 PLANS = {META: {"meta": {"every": 5}}, LANDMARK: {"landmark": {"every": 6}}}
-SIZES: dict[str, dict[str, Any]] = {"mamba2": {"d_state": 8, "head_dim": 16}, "core_context": {"group": 4, "local": 8}}
+SIZES: dict[str, dict[str, Any]] = {
+    "mamba2": {"d_state": 8, "head_dim": 16},
+    "core_context": {"group": 4, "local": 8},
+    "moe": {"balance": 0.5, "z_loss": 0.1},
+}
 LENGTHS = (20, 70, 33, 130, 131)
 STEPS = 4
 PIECEWISE = ("core_context", "landmark")  # their caches grow by whole blocks: a decoding step has many shapes
@@ -29,10 +33,12 @@ def build(type_name: str) -> zoo.Model:
 
 
 def gradients(model: zoo.Model, tokens: Tensor, documents: Tensor | None) -> list[Tensor]:
-    """The loss and the gradient of every parameter."""
-    loss, _ = model.loss(tokens, next_tokens(tokens, documents), documents=documents)
+    """The loss, auxiliary ones with it, the gradient of every parameter, and the load of experts."""
+    routed: list[Routed] = []
+    loss, _ = model.loss(tokens, next_tokens(tokens, documents), documents=documents, routed=routed)
+    loss = torch.stack([loss, *(call.loss for call in routed)]).sum()
     grads = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
-    return [loss, *grads]
+    return [loss, *grads, *(call.load for call in routed)]
 
 
 def difference(ours: list[Tensor], theirs: list[Tensor]) -> float:

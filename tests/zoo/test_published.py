@@ -1,27 +1,22 @@
 """Models of published sizes: counted as the library that published them counts, and run in their tiny form."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import zoo
+from blocks.base import ConfigError
 from tests.zoo.test_ledger import counted
 from zoo.config import load_model
 from zoo.interop import families
 from zoo.interop.checkpoint import family_of
-from zoo.interop.published import FAMILIES
+from zoo.interop.published import FAMILIES, Published, read_published
 from zoo.ledger import ledger
 from zoo.schema import load_yaml
 
 FOLDER = Path(__file__).parents[2] / "configs" / "models" / "published"
-NAMED = {  # published by name alone: the leading digits of the size that the name gives, and their unit
-    "gated_deltanet_1_3b": (13, 10**8),  # NVlabs/GatedDeltaNet: GatedDeltaNet_1.3B
-    "gated_deltanet_h1_1_3b": (13, 10**8),  # NVlabs/GatedDeltaNet: GatedDeltaNet_H1_1.3B
-    "mamba2_hybrid_8b": (8, 10**9),  # arXiv:2406.07887
-    "samba_421m": (421, 10**6),  # microsoft/Samba: Samba_421M
-    "transnormer_1b": (1, 10**9),  # OpenNLPLab/TransNormerLLM-1B
-}
 PATHS = sorted(FOLDER.glob("*.yaml"))
 
 
@@ -38,10 +33,50 @@ def test_parameters_are_those_of_the_class_in_transformers(name: str) -> None:
     assert sum(p.numel() for p in theirs.parameters()) == ledger(config, 1).params
 
 
-@pytest.mark.parametrize("name", NAMED)
-def test_parameters_have_the_digits_of_the_published_name(name: str) -> None:
-    digits, unit = NAMED[name]
-    assert ledger(load_model(FOLDER / f"{name}.yaml"), 1).params // unit == digits
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_parameters_are_the_published_ones_or_the_file_says_why_not(path: Path) -> None:
+    published = read_published(path)
+    assert published is not None
+    parameters = ledger(load_model(path), 1).params
+    assert published.agrees(parameters) is (published.differs is None)
+    assert ("\n# unverified: " in path.read_text(encoding="utf-8")) or published.config is not None
+
+
+@pytest.mark.parametrize(
+    ("published", "least", "most"),
+    [
+        ({"parameters": 120}, 120, 120),
+        ({"parameters": 120, "apart": {"mtp": 21, "padding": -1}}, 100, 100),
+        ({"parameters": "2.7B"}, 2_650_000_000, 2_749_999_999),
+        ({"parameters": "1.00K"}, 995, 1_004),
+        ({"parameters": "350M", "apart": {"vision": 10**8}}, 249_500_000, 250_499_999),
+    ],
+)
+def test_a_count_agrees_to_the_published_digits(published: dict[str, Any], least: int, most: int) -> None:
+    found = Published(source="a paper", **published)
+    assert [found.agrees(n) for n in (least - 1, least, most, most + 1)] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ("{parameters: 1}", "published.source"),
+        ("{parameters: 1, source: a, sauce: b}", "published.sauce"),
+        ("{parameters: 0, source: a}", "published.parameters"),
+        ("{parameters: 1.5, source: a}", "published.parameters"),
+        ("{parameters: about 3B, source: a}", "published.parameters"),
+        ("{parameters: 1, source: ' '}", "published.source"),
+        ("{parameters: 1, source: a, apart: {mtp: 0}}", "published.apart.mtp"),
+        ("{parameters: 1, source: a, apart: {mtp: 1.0}}", "published.apart.mtp"),
+        ("8B", "published"),
+    ],
+)
+def test_a_wrong_mapping_is_refused_by_its_place(tmp_path: Path, values: str, place: str) -> None:
+    file = tmp_path / "model.yaml"
+    file.write_text(f"published: {values}\n")
+    with pytest.raises(ConfigError) as caught:
+        read_published(file)
+    assert caught.value.place == place
 
 
 def test_rwkv7_has_the_parameters_of_its_checkpoint() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import zoo
+import zoo.config
 from blocks.base import ConfigError, advance
 from tests.zoo.test_ledger import counted
 from tests.zoo.test_model import LENGTH, close, make, read, text
@@ -25,6 +26,23 @@ OPTIONS: dict[str, dict[str, Any]] = {
             "G": {"type": "swiglu"},
         },
         "pattern": "A F A G",
+    },
+    "no norm": {"norm_place": "none"},
+    "beside the stream": {
+        "blocks": {
+            "A": {"type": "gqa", "n_heads": 4, "into": "next", "norm_place": "none"},
+            "G": {"type": "swiglu", "into": "next", "norm_place": "sandwich"},
+            "F": {"type": "swiglu"},
+        },
+        "pattern": "A F A G F",
+    },
+    "shared": {
+        "blocks": {
+            "S": {"type": "shared_transformer", "share": True, "into": "next", "norm_place": "none", "adapt": "all", "adapter_rank": 3},
+            "T": {"like": "S", "n_heads": 2},
+            "F": {"type": "swiglu"},
+        },
+        "pattern": "F 2*(S F T F) S F",
     },
     "factors": {"residual_scale": 0.3, "embedding_scale": 7.0, "logit_scale": 0.25},
     "embedding norm": {"embedding_norm": True},
@@ -108,6 +126,44 @@ def test_places_of_the_norm() -> None:
         close(model.hidden(tokens)[0], model.norm(3.0 * skip + 0.5 * y))
 
 
+def test_what_goes_into_the_next_leaves_the_stream_alone() -> None:
+    """Two networks, written out: the second reads x + y and is added to x; a third before both is overtaken."""
+    blocks = {"A": {"type": "swiglu", "into": "next", "norm_place": "none"}, "B": {"type": "swiglu"}}
+    values = {"d_model": 16, "vocab_size": 20, "blocks": blocks, "residual_scale": 0.5}
+    tokens, ctx = torch.randint(20, (2, 5)), advance(None, 2, 5)[0]
+    model = zoo.build(values | {"pattern": "A B"}).double()
+    built: Any = model.stack.blocks
+    x = model.embedding(tokens)
+    y = 0.5 * built["00_A"](x, None, ctx)[0]
+    close(model.hidden(tokens)[0], model.norm(x + 0.5 * built["01_B"](model.stack.norms["1"](x + y), None, ctx)[0]))
+    model = zoo.build(values | {"pattern": "A A B"}).double()
+    built = model.stack.blocks
+    x = model.embedding(tokens)
+    y = 0.5 * built["01_A"](x + 0.5 * built["00_A"](x, None, ctx)[0], None, ctx)[0]
+    close(model.hidden(tokens)[0], model.norm(x + 0.5 * built["02_B"](model.stack.norms["2"](x + y), None, ctx)[0]))
+
+
+def test_blocks_are_told_what_was_embedded_and_which_use_this_is() -> None:
+    model, tokens, seen = make({}, **OPTIONS["shared"], embedding_scale=3.0, embedding_norm=True, positions=64), text(), []
+    for name in ("S", "T"):
+        model.stack.blocks[name].register_forward_pre_hook(lambda _, args, name=name: seen.append((name, args[2].use, args[2].embedded)))
+    model(tokens)
+    assert [(name, use) for name, use, _ in seen] == [("S", 0), ("T", 0), ("S", 1), ("T", 1), ("S", 2)]
+    assert model.positions is not None
+    assert model.embedding_norm is not None
+    x = model.embedding_norm(3.0 * model.embedding(tokens) + model.positions(torch.arange(LENGTH)))
+    for _, _, embedded in seen:
+        close(embedded, x)
+
+
+def test_uses_follow_the_pattern_and_are_not_written() -> None:
+    model = make({}, **OPTIONS["shared"])
+    named = model.config.named
+    assert {name: named[name].config.uses for name in ("S", "T")} == {"S": 3, "T": 2}  # type: ignore[attr-defined]
+    again = zoo.load_model(zoo.config.model_mapping(model.config), {"pattern": "F S F T F"})
+    assert {name: again.named[name].config.uses for name in ("S", "T")} == {"S": 1, "T": 1}  # type: ignore[attr-defined]
+
+
 def test_learned_positions_end() -> None:
     model, tokens = make({}, positions=20), text()
     _, state = model(tokens[:, :20])
@@ -125,6 +181,23 @@ def test_learned_positions_end() -> None:
         ({"blocks": {"F": {"type": "swiglu", "output_scale": 0.0}}, "pattern": "F"}, "blocks.F.output_scale"),
         ({"blocks": {"F": {"type": "swiglu", "norm_place": "around"}}, "pattern": "F"}, "blocks.F.norm_place"),
         ({"blocks": {"F": {"type": "swiglu"}, "G": {"like": "F", "skip_scale": 2.0}}, "pattern": "F|G"}, "blocks.G.skip_scale"),
+        ({"blocks": {"F": {"type": "swiglu", "into": "head"}}, "pattern": "F"}, "blocks.F.into"),
+        ({"blocks": {"F": {"type": "swiglu", "into": "next"}}, "pattern": "F"}, "blocks.F.into"),
+        ({"blocks": {"F": {"type": "swiglu", "into": "next"}, "G": {"type": "swiglu"}}, "pattern": "F|G G"}, "blocks.G.into"),
+        ({"blocks": {"F": {"type": "swiglu", "into": "next"}, "G": {"like": "F", "into": "stream"}}, "pattern": "F G F"}, "blocks.F.into"),
+        (
+            {"blocks": {"F": {"type": "swiglu", "into": "next", "norm_place": "stream"}, "G": {"type": "swiglu"}}, "pattern": "F G"},
+            "blocks.F.into",
+        ),
+        (
+            {"blocks": {"F": {"type": "swiglu", "into": "next"}, "G": {"type": "swiglu", "norm_place": "stream"}}, "pattern": "F G"},
+            "blocks.F.into",
+        ),
+        (
+            {"blocks": {"F": {"type": "swiglu", "into": "next", "skip_scale": 2.0}, "G": {"type": "swiglu"}}, "pattern": "F G"},
+            "blocks.F.skip_scale",
+        ),
+        ({"blocks": {"S": {"type": "shared_transformer", "share": True, "uses": 3}}, "pattern": "2*S"}, "blocks.S.uses"),
         ({"tiny": 3}, "tiny"),
     ],
 )

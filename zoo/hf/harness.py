@@ -3,7 +3,8 @@
     python -m zoo.hf.harness run --model hf --model_args pretrained=FOLDER --tasks lambada_openai      as the command lm_eval
     zoo.hf.harness.evaluate("FOLDER", ["lambada_openai"])                                               in Python
 
-FOLDER is what `zoo export RUN --to hf --out FOLDER` writes, the tokenizer's files in it.
+FOLDER is what `zoo export RUN --to hf --out FOLDER` writes, the tokenizer's files in it. Of a class that transformers has itself the
+command `lm_eval` reads it too.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from blocks.base import ConfigError
 def evaluate(folder: str | Path, tasks: Sequence[str], *, task_folder: str | Path | None = None, **options: Any) -> dict[str, Any]:
     """The results of lm_eval.simple_evaluate on the model in a folder, by task.
 
-    task_folder: holds YAMLs of tasks of one's own. options: simple_evaluate's (limit, num_fewshot, batch_size, device ...).
+    task_folder: holds YAMLs of tasks of one's own; the harness's thousands are then not looked through. options: simple_evaluate's
+    (limit, num_fewshot, batch_size, device ...).
     """
-    manager = _lm_eval("lm_eval.tasks").TaskManager(include_path=None if task_folder is None else str(task_folder))
+    own = None if task_folder is None else str(task_folder)
+    manager = _lm_eval("lm_eval.tasks").TaskManager(include_path=own, include_defaults=own is None)
     arguments = {"pretrained": str(folder)}
     found = _lm_eval("lm_eval").simple_evaluate(model="hf", model_args=arguments, tasks=list(tasks), task_manager=manager, **options)
     results: dict[str, Any] = found["results"]

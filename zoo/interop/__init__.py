@@ -16,5 +16,6 @@ A family (families/*.py) says in plain data what a `model_type` is in our terms.
     layers.py          lists of blocks <-> blocks and a pattern; where each block's weights are
     dense.py           what the Llama-shaped families share: names, attention, gated channel mixers
     rope.py            rotary positions in their words and ours
-    checkpoint.py      folders of config.json and .safetensors; nothing is executed or unpickled
+    folder.py          config.json, .safetensors, shards, the tokenizer: files only; nothing is executed or unpickled
+    checkpoint.py      such a folder as our model, and our model as such a folder
 """

@@ -31,10 +31,12 @@ NORM_NAMES = {
 ROPE_KEYS = ("rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor", "max_position_embeddings")
 
 
-def read(hf: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def read(hf: Mapping[str, Any], defaults: Mapping[str, Any], aliases: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The keys of config.json that a family's class reads, its defaults where they are left out; others change nothing there, and
-    nothing here."""
-    return {**defaults, **{key: value for key, value in hf.items() if key in defaults or key in ROPE_KEYS}}
+    nothing here. aliases: other names that the class takes -> those of `defaults`. Raises ConfigError for weights that are not numbers."""
+    require(not hf.get("quantization_config"), "quantization_config", hf.get("quantization_config"), "quantized weights are not read")
+    given = {(aliases or {}).get(key, key): value for key, value in hf.items()}
+    return {**defaults, **{key: value for key, value in given.items() if key in defaults or key in ROPE_KEYS}}
 
 
 def refuse(hf: Mapping[str, Any], **only: Any) -> None:

@@ -34,7 +34,7 @@ def attention(hf: Mapping[str, Any], *, pairs: str = "adjacent") -> dict[str, An
     require(kv in (None, heads), "num_key_value_heads", kv, f"must be num_attention_heads = {heads}: every head has keys of its own")
     spec = {"type": "mla", "n_heads": heads, "q_rank": hf["q_lora_rank"], "rope": rope.to_zoo(hf, 10000.0, pairs=pairs)}
     spec |= {ours: hf[theirs] for ours, theirs in SIZES.items()} | ({"bias": True} if hf.get("attention_bias") else {})
-    params = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
+    params = hf.get("rope_scaling") or hf.get("rope_parameters") or {}
     scaling = spec["rope"].get("scaling", {})
     if scaling and params.get("mscale_all_dim"):
         grown = rope.growth(scaling["factor"], params["mscale_all_dim"])

@@ -39,7 +39,8 @@ def places(config: ModelConfig) -> list[tuple[Place, ...]]:
 
 
 def assemble(sublayers: Sequence[Sequence[Spec]]) -> dict[str, Any]:
-    """{blocks, pattern} of residual sub-layers, each a list of parallel blocks: equal blocks share a name, repetitions are folded."""
+    """{blocks, pattern} of residual sub-layers, each a list of parallel blocks: equal blocks have one name (with `share: true` only one
+    and the same mapping has), repetitions are folded."""
     blocks: dict[str, Spec] = {}
     texts = ["|".join(_named(blocks, spec) for spec in branches) for branches in sublayers]
     return {"blocks": blocks, "pattern": fold(texts)}
@@ -47,7 +48,7 @@ def assemble(sublayers: Sequence[Sequence[Spec]]) -> dict[str, Any]:
 
 def _named(blocks: dict[str, Spec], spec: Spec) -> str:
     for name, known in blocks.items():
-        if known == spec:
+        if known is spec or (known == spec and not spec.get("share")):
             return name
     letter = "W" if spec.get("window") is not None else LETTERS.get(spec["type"], spec["type"][0].upper())
     name = next(n for n in (letter, *(f"{letter}{i}" for i in range(2, len(blocks) + 3))) if n not in blocks)
@@ -110,6 +111,15 @@ def require_same(family: str, mine: ModelConfig, read: ModelConfig) -> None:
             a, b = place.config.resolved(mine.d_model), other.config.resolved(read.d_model)
             for f in fields(a):
                 _equal(family, f"blocks.{place.name}.{f.name}", getattr(a, f.name), getattr(b, f.name))
+    for (place, first), (_, other_first) in zip(_firsts(ours), _firsts(theirs), strict=True):
+        _equal(family, f"blocks.{place.name}.share", f"with sub-layer {first}", f"with sub-layer {other_first}")
+
+
+def _firsts(found: Sequence[tuple[Place, ...]]) -> list[tuple[Place, int]]:
+    """Each block and the first sub-layer that has its weights."""
+    flat = [place for branches in found for place in branches]
+    firsts = {place.weights: place.sublayer for place in reversed(flat)}
+    return [(place, firsts[place.weights]) for place in flat]
 
 
 def _equal(family: str, place: str, mine: Any, read: Any) -> None:

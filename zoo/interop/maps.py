@@ -10,7 +10,7 @@ of ours must be made by one rule, and every one of theirs be used by one, or nam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Protocol
@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from blocks.base import ConfigError
+
+LISTED = 6  # tensors that an error names; the rest is counted
 
 
 class Step(Protocol):
@@ -105,6 +107,19 @@ class Squeeze:
 
     def to_theirs(self, tensors: list[Tensor]) -> list[Tensor]:
         return [t.unsqueeze(self.dim) for t in tensors]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Theirs keeps heads in a dimension of their own: its (heads, rows, ...) is our (heads rows, ...)."""
+
+    heads: int
+
+    def to_ours(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [t.flatten(0, 1) for t in tensors]
+
+    def to_theirs(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [t.unflatten(0, (self.heads, -1)) for t in tensors]
 
 
 def ungrouped(groups: int, sizes: Sequence[int]) -> tuple[int, ...]:
@@ -199,10 +214,27 @@ def to_theirs(entries: Sequence[Entry], own: Mapping[str, Tensor], place: str) -
     return found
 
 
-def renamed(entries: Sequence[Entry], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+class Renamed(Mapping[str, Tensor]):
+    """Tensors by other names, each looked up (read) when it is asked for."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+        """names: new -> that in `tensors`."""
+        self.tensors, self.names = tensors, names
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[self.names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def renamed(entries: Sequence[Entry], theirs: Mapping[str, Tensor]) -> Renamed:
     """A checkpoint's tensors by the names that we write."""
     names = {entry.other: entry.name for entry in entries if isinstance(entry, Also) and entry.name not in theirs}
-    return {names.get(name, name): tensor for name, tensor in theirs.items()}
+    return Renamed(theirs, {names.get(name, name): name for name in theirs})
 
 
 def _present(entries: Sequence[Entry], own: Mapping[str, Tensor]) -> list[Rule]:
@@ -219,7 +251,7 @@ def _unmade(rules: Sequence[Rule], own: Mapping[str, Tensor]) -> list[tuple[str,
 def _prefixed(entries: Sequence[Entry], theirs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     for entry in entries:
         if isinstance(entry, Trunk) and not any(name.startswith(entry.prefix) for name in theirs):
-            return {entry.prefix + name: tensor for name, tensor in theirs.items()}
+            return Renamed(theirs, {entry.prefix + name: name for name in theirs})
     return theirs
 
 
@@ -234,6 +266,11 @@ def _no_weights(entries: Sequence[Entry], theirs: Mapping[str, Tensor]) -> set[s
 
 
 def _complain(place: str, *faults: tuple[str, list[str]]) -> None:
-    texts = [f"{what} {', '.join(names)}" for what, names in faults if names]
+    texts = [f"{what} {_some(names)}" for what, names in faults if names]
     if texts:
         raise ConfigError(place, None, "; ".join(texts))
+
+
+def _some(names: list[str]) -> str:
+    """The first, and how many more there are."""
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

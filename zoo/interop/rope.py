@@ -47,7 +47,7 @@ def to_zoo(
 
 
 def _parameters(hf: Mapping[str, Any], layer_type: str | None) -> Mapping[str, Any]:
-    params = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
+    params = hf.get("rope_scaling") or hf.get("rope_parameters") or {}
     inner = params.get(layer_type) if layer_type is not None else None
     return params if inner is None else inner
 

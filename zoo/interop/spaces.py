@@ -9,7 +9,7 @@ from blocks.base import one_of
 from zoo.config import ModelConfig
 from zoo.interop import dense
 from zoo.interop.layers import Place, Spec, assemble
-from zoo.interop.maps import Entry, Rule, Squeeze, Trunk, linear
+from zoo.interop.maps import Entry, Heads, Permute, Rule, Squeeze, Trunk, linear, ungrouped
 
 SURROUNDINGS: dict[str, Any] = {  # keys of config.json with their defaults
     "layer_norm_epsilon": 1e-5,
@@ -87,6 +87,16 @@ def selective_rules(ours: str, theirs: str) -> list[Rule]:
     for index, name in enumerate(("dt", "b", "c")):
         found.append(Rule(f"{ours}.norms.{index}.weight", f"{theirs}.{name}_layernorm.weight"))
     return [*found, *(Rule(f"{ours}.{name}", f"{theirs}.{name}") for name in ("A_log", "D"))]
+
+
+def headed_rules(ours: str, theirs: str, heads: int, channels: int) -> list[Rule]:
+    """Mamba's mixer with heads (Zamba's names): x and z of a channel stand side by side, heads have a dimension of their own."""
+    found = conv_rules(f"{ours}.conv", f"{theirs}.conv1d")
+    found += linear(f"{ours}.in_proj", f"{theirs}.in_proj", Permute(ungrouped(channels, (1, 1))))
+    found += linear(f"{ours}.out_proj", f"{theirs}.out_proj")
+    apart = {"x_proj.weight": "x_proj_weight", "dt_proj.weight": "dt_proj_weight", "dt_proj.bias": "dt_proj_bias"}
+    names = apart | {name: name for name in ("A_log", "D")}
+    return [*found, *(Rule(f"{ours}.{mine}", f"{theirs}.{name}", Heads(heads)) for mine, name in names.items())]
 
 
 def dual_rules(ours: str, theirs: str) -> list[Rule]:

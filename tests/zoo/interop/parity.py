@@ -12,6 +12,7 @@ The largest differences of each family are kept in WORST; `python -m tests.zoo.i
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -35,13 +36,16 @@ FLOAT64, FLOAT32 = 1e-9, 1e-5  # of the largest logit (gradient of a tensor)
 
 
 class Differences(NamedTuple):
-    """The largest difference over the largest value; exported: logits of the folder that we wrote, as the other library reads it.
+    """The largest difference over the largest value.
 
-    logits32: to their float32, or to the float64 of both where that is nearer (their own rounding reaches 3e-5 behind delta rules).
+    logits32: our float32 to their float32; truth32 and theirs32: ours and theirs to their float64. exported32: logits of the folder that
+    we wrote, as the other library reads it.
     """
 
     logits64: float
     logits32: float
+    truth32: float
+    theirs32: float
     gradients64: float
     decode64: float
     exported32: float
@@ -65,18 +69,23 @@ class Wide(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def examples(strategy: SearchStrategy[Any], count: int = 5) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
-    """A test over a few drawn configs, the same ones every time."""
+def examples(
+    strategy: SearchStrategy[Any], count: int = 5, chosen: int | None = None
+) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+    """A test over a few drawn configs, the same ones every time. chosen: a seed for others than those of the test's own name."""
 
     def decorate(test: Callable[[Any], None]) -> Callable[[], None]:
         checks = list(HealthCheck)
-        rules = settings(max_examples=count, derandomize=True, deadline=None, database=None, suppress_health_check=checks)
-        return rules(given(strategy)(test))
+        if chosen is None:
+            rules = settings(max_examples=count, derandomize=True, deadline=None, database=None, suppress_health_check=checks)
+            return rules(given(strategy)(test))
+        rules = settings(max_examples=count, phases=[Phase.generate], deadline=None, database=None, suppress_health_check=checks)
+        return seed(chosen)(rules(given(strategy)(test)))
 
     return decorate
 
 
-def check(family: str, hf: Mapping[str, Any]) -> Differences:
+def check(family: str, hf: Mapping[str, Any]) -> None:
     """Everything that must agree for one config.json. hf: its keys, model_type included."""
     theirs = their_model(hf)
     with tempfile.TemporaryDirectory() as folder:
@@ -94,43 +103,62 @@ def check(family: str, hf: Mapping[str, Any]) -> Differences:
     assert expected.dtype == logits.dtype == torch.float64
     found = Differences(
         error(logits, expected),
-        min(error(logits32, theirs32), error(logits32.double(), expected)),
+        error(logits32, theirs32),
+        error(logits32.double(), expected),
+        error(theirs32.double(), expected),
         gradients(family, theirs, ours, tokens),
         error(decoded(ours, tokens), expected),
         exported,
     )
     WORST[family] = Differences(*map(max, found, WORST.get(family, found)))
-    bounds = Differences(FLOAT64, FLOAT32, FLOAT64, FLOAT64, FLOAT32)
+    within(found, hf)
+
+
+def within(found: Differences, hf: Mapping[str, Any]) -> None:
+    """1e-9 in float64 and 1e-5 in float32, to the truth and to theirs; where they are themselves further from the truth (a norm over a
+    few channels of a delta rule that cancel multiplies all rounding), ours at most twice as far."""
+    bounds = Differences(FLOAT64, FLOAT32, FLOAT32, math.inf, FLOAT64, FLOAT64, FLOAT32)
+    if found.theirs32 > FLOAT32:
+        bounds = bounds._replace(logits32=math.inf, truth32=2 * found.theirs32)
     assert all(a <= b for a, b in zip(found, bounds, strict=True)), f"{found}, {dict(hf)}"
-    return found
 
 
-def their_model(hf: Mapping[str, Any], seed: int = 0) -> Any:
+def their_model(hf: Mapping[str, Any], start: int = 0) -> Any:
     """The other library's model, with weights that hide nothing."""
     from transformers import AutoModelForCausalLM
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    values = {key: value for key, value in hf.items() if key != "model_type"}
-    config = CONFIG_MAPPING[hf["model_type"]](**json.loads(json.dumps(values)))
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    torch.manual_seed(start)
+    model = AutoModelForCausalLM.from_config(config_of(hf), attn_implementation="eager").eval()
     model.set_experts_implementation("eager")  # the others take no float64 and no odd widths
     scramble(model)
     return model
+
+
+def their_config(model_type: str) -> Any:
+    """The other library's class of a config."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[model_type]
+
+
+def config_of(hf: Mapping[str, Any]) -> Any:
+    """The other library's config of a config.json."""
+    values = {key: value for key, value in hf.items() if key != "model_type"}
+    return their_config(hf["model_type"])(**json.loads(json.dumps(values)))
 
 
 def scramble(model: nn.Module) -> None:
     """Constants moved at random, matrices as large as a trained network's: 0.02 would leave attention flat and differences unseen."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for tensor in [*model.parameters(), *(b for name, b in model.named_buffers() if b.is_floating_point() and not _computed(name))]:
+        for tensor in [*model.parameters(), *(b for name, b in model.named_buffers() if b.is_floating_point() and not is_computed(name))]:
             if tensor.ndim > 0 and bool((tensor == tensor.flatten()[0]).all()):
                 tensor += 0.1 * torch.randn(tensor.shape, generator=generator)
             elif tensor.ndim > 1 and float(tensor.std()) < 0.05:
                 tensor *= tensor.shape[-1] ** -0.5 / tensor.std()
 
 
-def _computed(name: str) -> bool:
+def is_computed(name: str) -> bool:
     """Whether a buffer follows from the config: frequencies, MiniMax's decays."""
     return any(word in name for word in ("inv_freq", "slope_rate", "_decay"))
 
@@ -202,7 +230,7 @@ def _as_saved(theirs: Any) -> dict[str, Tensor]:
         tensor.data = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder, safe_serialization=True)
-        return read_shards(Path(folder))
+        return dict(read_shards(Path(folder)).items())
 
 
 def _exported(family: str, theirs: Any, ours: zoo.Model, original: Path) -> float:

@@ -11,7 +11,11 @@ DEFAULT = {"rope_type": "default"}
 LINEAR = {"rope_type": "linear", "factor": 2.5}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 4.0, "beta_slow": 0.5}
-SCALINGS: tuple[dict[str, Any], ...] = (DEFAULT, LINEAR, LLAMA3, YARN)
+BARE = {"rope_type": "yarn", "factor": 4.0}  # its original length is max_position_embeddings
+MSCALE = YARN | {"mscale": 0.7, "mscale_all_dim": 0.9}
+SCALINGS: tuple[dict[str, Any], ...] = (DEFAULT, LINEAR, LLAMA3, YARN, BARE)
+ACTIVATION = st.sampled_from(["silu", "gelu", "gelu_pytorch_tanh"])
+LAYERS = st.sampled_from([1, 2, 3])
 
 
 def ropes(*kinds: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -20,7 +24,9 @@ def ropes(*kinds: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
 
 
 @st.composite
-def dense(draw: st.DrawFn, model_type: str, *, layers: int = 2, free_head_dim: bool = True, **more: Any) -> dict[str, Any]:
+def dense(
+    draw: st.DrawFn, model_type: str, *, layers: int | st.SearchStrategy[int] = 2, free_head_dim: bool = True, **more: Any
+) -> dict[str, Any]:
     """Keys of a config.json; more: others, plain values or strategies."""
     groups, kv_heads = draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 2]))
     heads, head_dim = groups * kv_heads, draw(st.sampled_from([4, 6, 10]))
@@ -29,9 +35,10 @@ def dense(draw: st.DrawFn, model_type: str, *, layers: int = 2, free_head_dim: b
         "vocab_size": VOCAB,
         "hidden_size": heads * draw(st.sampled_from([6, 14])) if free_head_dim else heads * head_dim,
         "intermediate_size": draw(st.sampled_from([7, 24])),
-        "num_hidden_layers": layers,
+        "num_hidden_layers": draw(layers) if isinstance(layers, st.SearchStrategy) else layers,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
+        "rms_norm_eps": draw(st.sampled_from([1e-5, 1e-3])),
         "max_position_embeddings": 64,
         "tie_word_embeddings": draw(st.booleans()),
         "pad_token_id": None,
@@ -54,9 +61,11 @@ def latent(model_type: str, **more: Any) -> st.SearchStrategy[dict[str, Any]]:
         "n_routed_experts": 6,
         "num_experts_per_tok": st.sampled_from([2, 3]),
         "n_shared_experts": st.sampled_from([1, 2]),
+        "rope_parameters": ropes(*SCALINGS, MSCALE),
+        "routed_scaling_factor": st.sampled_from([1.0, 2.5]),
         "n_group": 1,
         "topk_group": 1,
-        "first_k_dense_replace": 1,
+        "first_k_dense_replace": st.sampled_from([1, 0]),
     }
     shaped = dense(model_type, free_head_dim=False, **sizes | more)
     return shaped.map(lambda hf: hf | {"num_key_value_heads": hf["num_attention_heads"]})

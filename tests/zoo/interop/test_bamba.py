@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 from tests.zoo.interop.parity import check, examples
 from tests.zoo.interop.strategies import DEFAULT, LINEAR, dense, mamba, ropes
 
-
-@examples(
-    dense(
-        "bamba",
-        layers=3,
-        **mamba(),
-        head_dim=st.sampled_from([4, 8]),
-        rope_parameters=ropes(DEFAULT, LINEAR),
-        attn_layer_indices=st.sampled_from([[1], [0, 2], None]),
-        attention_bias=st.booleans(),
-        mlp_bias=st.booleans(),
-    )
+CONFIGS = dense(
+    "bamba",
+    layers=3,
+    **mamba(),
+    head_dim=st.sampled_from([4, 8]),
+    rope_parameters=ropes(DEFAULT, LINEAR),
+    attn_layer_indices=st.sampled_from([[1], [0, 2], None]),
+    attention_bias=st.booleans(),
+    mlp_bias=st.booleans(),
 )
+
+
+@examples(CONFIGS)
 def test_parity(hf: dict[str, Any]) -> None:
     check("bamba", hf)

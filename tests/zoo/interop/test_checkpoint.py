@@ -64,6 +64,8 @@ def test_whole_and_in_shards(tmp_path: Path) -> None:
         ({"num_hidden_layers": 1}, "no place for model.layers.1"),
         ({"intermediate_size": 8}, "has other sizes than its config says"),
         ({"attention_bias": True}, "q_proj.bias"),
+        ({"num_hidden_layers": 1.5}, "config.json: holds a value that no llama has"),
+        ({"rope_parameters": "x"}, "config.json: holds a value that no llama has"),
         ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "longrope"),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
     ],
@@ -87,7 +89,10 @@ def test_a_damaged_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a file of the folder"):
         import_folder(tmp_path)
     index.unlink()
-    with pytest.raises(ConfigError, match="pickled weights"):
+    with pytest.raises(ConfigError, match=r"holds no model\.safetensors and no model\.safetensors\.index\.json$"):
+        import_folder(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"pytorch_model\.bin: pickled weights are never read"):
         import_folder(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match="as JSON"):
@@ -95,7 +100,7 @@ def test_a_damaged_folder(tmp_path: Path) -> None:
 
 
 def test_neither_folder_nor_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="neither a folder nor a hub id"):
+    with pytest.raises(ConfigError, match="no such folder or file, and it is no hub id"):
         import_folder(tmp_path / "none")
     import huggingface_hub
 

@@ -14,6 +14,8 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": [4, 8],
     "num_key_value_heads": [2, 4],
     "head_dim": [4, 6],
+    "rms_norm_eps": [1e-5, 1e-3],
+    "hidden_act": ["silu", "gelu"],
     "tie_word_embeddings": [False, True],
     "pad_token_id": [None],
     "max_position_embeddings": [64],

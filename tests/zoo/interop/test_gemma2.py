@@ -5,20 +5,21 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.zoo.interop.parity import check, examples
-from tests.zoo.interop.strategies import dense, ropes
+from tests.zoo.interop.strategies import LAYERS, dense, ropes
 
-
-@examples(
-    dense(
-        "gemma2",
-        rope_parameters=ropes(),
-        attention_bias=st.booleans(),
-        query_pre_attn_scalar=st.sampled_from([4, 7]),
-        sliding_window=st.sampled_from([1, 6]),
-        attn_logit_softcapping=st.sampled_from([None, 2.0]),
-        final_logit_softcapping=st.sampled_from([None, 3.0]),
-        hidden_activation=st.sampled_from(["gelu_pytorch_tanh", "gelu"]),
-    )
+CONFIGS = dense(
+    "gemma2",
+    layers=LAYERS,
+    rope_parameters=ropes(),
+    attention_bias=st.booleans(),
+    query_pre_attn_scalar=st.sampled_from([4, 7]),
+    sliding_window=st.sampled_from([1, 6]),
+    attn_logit_softcapping=st.sampled_from([None, 2.0]),
+    final_logit_softcapping=st.sampled_from([None, 3.0]),
+    hidden_activation=st.sampled_from(["gelu_pytorch_tanh", "gelu"]),
 )
+
+
+@examples(CONFIGS)
 def test_parity(hf: dict[str, Any]) -> None:
     check("gemma2", hf)

@@ -5,18 +5,20 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.zoo.interop.parity import check, examples
-from tests.zoo.interop.strategies import latent, ropes
+from tests.zoo.interop.strategies import latent
 
-
-@examples(
-    latent(
-        "glm_moe_dsa",
-        rope_parameters=ropes(),
-        attention_bias=st.booleans(),
-        index_n_heads=16,
-        index_head_dim=st.sampled_from([6, 9]),
-        index_topk=st.sampled_from([4, 40]),
-    )
+CONFIGS = latent(
+    "glm_moe_dsa",
+    norm_topk_prob=st.booleans(),
+    n_group=st.sampled_from([1, 3]),
+    num_experts_per_tok=2,
+    attention_bias=st.booleans(),
+    index_n_heads=16,
+    index_head_dim=st.sampled_from([6, 9]),
+    index_topk=st.sampled_from([4, 40]),
 )
+
+
+@examples(CONFIGS)
 def test_parity(hf: dict[str, Any]) -> None:
     check("glm_moe_dsa", hf)

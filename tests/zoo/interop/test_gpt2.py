@@ -17,6 +17,7 @@ CONFIGS = st.fixed_dictionaries(
         "n_inner": st.sampled_from([None, 7]),
         "n_positions": st.sampled_from([16, 40]),
         "activation_function": st.sampled_from(["gelu_new", "gelu"]),
+        "layer_norm_epsilon": st.sampled_from([1e-5, 1e-3]),
         "tie_word_embeddings": st.booleans(),
         "bos_token_id": st.none(),
         "eos_token_id": st.none(),

@@ -10,27 +10,27 @@ from tests.zoo.interop.strategies import dense
 from zoo.config import load_model
 from zoo.interop.families.jamba import periodic, to_zoo
 
-
-@examples(
-    dense(
-        "jamba",
-        layers=4,
-        free_head_dim=False,
-        attn_layer_period=st.sampled_from([2, 3]),
-        attn_layer_offset=st.sampled_from([0, 1]),
-        expert_layer_period=2,
-        expert_layer_offset=st.sampled_from([0, 1]),
-        num_experts=st.sampled_from([1, 5]),
-        num_experts_per_tok=st.sampled_from([1, 2]),
-        mamba_d_state=st.sampled_from([4, 7]),
-        mamba_d_conv=st.sampled_from([2, 4]),
-        mamba_expand=st.sampled_from([1, 2]),
-        mamba_dt_rank=st.sampled_from([2, 3]),  # the norm of a single number is its sign, and jumps
-        mamba_conv_bias=st.booleans(),
-        mamba_proj_bias=st.booleans(),
-        rms_norm_eps=1e-3,
-    )
+CONFIGS = dense(
+    "jamba",
+    layers=4,
+    free_head_dim=False,
+    attn_layer_period=st.sampled_from([2, 3]),
+    attn_layer_offset=st.sampled_from([0, 1]),
+    expert_layer_period=2,
+    expert_layer_offset=st.sampled_from([0, 1]),
+    num_experts=st.sampled_from([1, 5]),
+    num_experts_per_tok=st.sampled_from([1, 2]),
+    mamba_d_state=st.sampled_from([4, 7]),
+    mamba_d_conv=st.sampled_from([2, 4]),
+    mamba_expand=st.sampled_from([1, 2]),
+    mamba_dt_rank=st.sampled_from([2, 3]),  # the norm of a single number is its sign, and jumps
+    mamba_conv_bias=st.booleans(),
+    mamba_proj_bias=st.booleans(),
+    rms_norm_eps=1e-3,
 )
+
+
+@examples(CONFIGS)
 def test_parity(hf: dict[str, Any]) -> None:
     check("jamba", hf)
 

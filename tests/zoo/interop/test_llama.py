@@ -5,9 +5,13 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.zoo.interop.parity import check, examples
-from tests.zoo.interop.strategies import dense, ropes
+from tests.zoo.interop.strategies import ACTIVATION, LAYERS, dense, ropes
+
+CONFIGS = dense(
+    "llama", layers=LAYERS, hidden_act=ACTIVATION, rope_parameters=ropes(), attention_bias=st.booleans(), mlp_bias=st.booleans()
+)
 
 
-@examples(dense("llama", rope_parameters=ropes(), attention_bias=st.booleans(), mlp_bias=st.booleans(), rms_norm_eps=1e-3))
+@examples(CONFIGS)
 def test_parity(hf: dict[str, Any]) -> None:
     check("llama", hf)

@@ -10,17 +10,19 @@ from tests.zoo.interop.strategies import spaces
 
 def with_heads(hf: dict[str, Any]) -> dict[str, Any]:
     """Heads that fill the channels, in groups that divide them."""
-    return hf | {"num_heads": hf["expand"] * hf["hidden_size"] // hf["head_dim"], "chunk_size": 8}
+    heads = hf["expand"] * hf["hidden_size"] // hf["head_dim"]
+    return hf | {"num_heads": heads, "n_groups": hf["n_groups"] if heads % hf["n_groups"] == 0 else 1}
 
 
 CONFIGS = spaces(
     "mamba2",
     head_dim=st.sampled_from([3, 6]),
-    n_groups=st.sampled_from([1, 2]),
+    n_groups=st.sampled_from([1, 2, 3]),
+    chunk_size=st.sampled_from([8, 64]),
     time_step_limit=st.sampled_from([[0.0, float("inf")], [0.01, 0.3]]),
-)
+).map(with_heads)
 
 
-@examples(CONFIGS.map(with_heads))
+@examples(CONFIGS)
 def test_parity(hf: dict[str, Any]) -> None:
     check("mamba2", hf)

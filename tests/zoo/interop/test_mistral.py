@@ -5,9 +5,11 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.zoo.interop.parity import check, examples
-from tests.zoo.interop.strategies import dense, ropes
+from tests.zoo.interop.strategies import ACTIVATION, LAYERS, dense, ropes
+
+CONFIGS = dense("mistral", layers=LAYERS, hidden_act=ACTIVATION, rope_parameters=ropes(), sliding_window=st.sampled_from([None, 1, 5, 64]))
 
 
-@examples(dense("mistral", rope_parameters=ropes(), sliding_window=st.sampled_from([None, 1, 5, 64])))
+@examples(CONFIGS)
 def test_parity(hf: dict[str, Any]) -> None:
     check("mistral", hf)

@@ -5,18 +5,19 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.zoo.interop.parity import check, examples
-from tests.zoo.interop.strategies import DEFAULT, dense, ropes
+from tests.zoo.interop.strategies import ACTIVATION, DEFAULT, dense, ropes
 
-
-@examples(
-    dense(
-        "olmo3",
-        layers=3,
-        rope_parameters=st.fixed_dictionaries({"sliding_attention": ropes(DEFAULT), "full_attention": ropes()}),
-        attention_bias=st.booleans(),
-        sliding_window=st.sampled_from([1, 6]),
-        layer_types=st.permutations(["sliding_attention", "sliding_attention", "full_attention"]),
-    )
+CONFIGS = dense(
+    "olmo3",
+    layers=3,
+    hidden_act=ACTIVATION,
+    rope_parameters=st.fixed_dictionaries({"sliding_attention": ropes(DEFAULT), "full_attention": ropes()}),
+    attention_bias=st.booleans(),
+    sliding_window=st.sampled_from([1, 6]),
+    layer_types=st.permutations(["sliding_attention", "sliding_attention", "full_attention"]),
 )
+
+
+@examples(CONFIGS)
 def test_parity(hf: dict[str, Any]) -> None:
     check("olmo3", hf)

@@ -17,20 +17,20 @@ WIDTHS = [(2, 2, 4, 4), (2, 4, 6, 3), (1, 3, 6, 2)]
 NAMES = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim")
 
 
-@examples(
-    dense(
-        "olmo_hybrid",
-        layers=3,
-        free_head_dim=False,
-        layer_types=st.sampled_from(LAYERS),
-        rope_parameters=st.one_of(ropes(), st.just({"rope_type": "default", "rope_theta": None})),
-        attention_bias=st.booleans(),
-        linear_allow_neg_eigval=st.booleans(),
-        linear_conv_kernel_dim=st.sampled_from([2, 4]),
-        widths=st.sampled_from(WIDTHS),
-    ).map(lambda hf: {key: value for key, value in hf.items() if key != "widths"} | dict(zip(NAMES, hf["widths"], strict=True))),
-    count=6,
-)
+CONFIGS = dense(
+    "olmo_hybrid",
+    layers=3,
+    free_head_dim=False,
+    layer_types=st.sampled_from(LAYERS),
+    rope_parameters=st.one_of(ropes(), st.just({"rope_type": "default", "rope_theta": None})),
+    attention_bias=st.booleans(),
+    linear_allow_neg_eigval=st.booleans(),
+    linear_conv_kernel_dim=st.sampled_from([2, 4]),
+    widths=st.sampled_from(WIDTHS),
+).map(lambda hf: {key: value for key, value in hf.items() if key != "widths"} | dict(zip(NAMES, hf["widths"], strict=True)))
+
+
+@examples(CONFIGS, count=6)
 def test_parity(hf: dict[str, Any]) -> None:
     check("olmo_hybrid", hf)
 

@@ -5,19 +5,20 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.zoo.interop.parity import check, examples
-from tests.zoo.interop.strategies import dense, ropes
+from tests.zoo.interop.strategies import ACTIVATION, LAYERS, dense, ropes
 
-
-@examples(
-    dense(
-        "qwen3",
-        layers=3,
-        rope_parameters=ropes(),
-        attention_bias=st.booleans(),
-        use_sliding_window=st.booleans(),
-        sliding_window=6,
-        max_window_layers=st.sampled_from([0, 1, 3]),
-    )
+CONFIGS = dense(
+    "qwen3",
+    layers=LAYERS,
+    hidden_act=ACTIVATION,
+    rope_parameters=ropes(),
+    attention_bias=st.booleans(),
+    use_sliding_window=st.booleans(),
+    sliding_window=6,
+    max_window_layers=st.sampled_from([0, 1, 3]),
 )
+
+
+@examples(CONFIGS)
 def test_parity(hf: dict[str, Any]) -> None:
     check("qwen3", hf)

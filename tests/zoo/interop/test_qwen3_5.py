@@ -1,27 +1,14 @@
-"""The text models of Qwen3.5 against Qwen3_5ForCausalLM and Qwen3_5MoeForCausalLM."""
+"""The text model of Qwen3.5 against Qwen3_5ForCausalLM."""
 
 from typing import Any
-
-from hypothesis import strategies as st
 
 from tests.zoo.interop.parity import check, examples
 from tests.zoo.interop.strategies import dense
 from tests.zoo.interop.test_qwen3_next import MIXED
 
+CONFIGS = dense("qwen3_5_text", layers=3, **MIXED)
 
-@examples(dense("qwen3_5_text", layers=3, **MIXED), count=3)
+
+@examples(CONFIGS, count=3)
 def test_parity(hf: dict[str, Any]) -> None:
     check("qwen3_5", hf)
-
-
-MIXTURE: dict[str, Any] = {
-    "num_experts": 5,
-    "num_experts_per_tok": st.sampled_from([1, 3]),
-    "moe_intermediate_size": st.sampled_from([5, 8]),
-    "shared_expert_intermediate_size": 7,
-}
-
-
-@examples(dense("qwen3_5_moe_text", layers=3, **MIXED, **MIXTURE), count=3)
-def test_parity_with_experts(hf: dict[str, Any]) -> None:
-    check("qwen3_5_moe", hf)

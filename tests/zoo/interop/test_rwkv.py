@@ -21,18 +21,19 @@ SIZES = {
 }
 
 
-@examples(
-    st.fixed_dictionaries(
-        {
-            **{key: st.just(value) for key, value in SIZES.items()},
-            "hidden_size": st.sampled_from([12, 18]),
-            "attention_hidden_size": st.sampled_from([None, 10]),
-            "intermediate_size": st.sampled_from([None, 21]),
-            "num_hidden_layers": st.sampled_from([2, 3]),
-            "tie_word_embeddings": st.booleans(),
-        }
-    )
+CONFIGS = st.fixed_dictionaries(
+    {
+        **{key: st.just(value) for key, value in SIZES.items()},
+        "hidden_size": st.sampled_from([12, 18]),
+        "attention_hidden_size": st.sampled_from([None, 10]),
+        "intermediate_size": st.sampled_from([None, 21]),
+        "num_hidden_layers": st.sampled_from([2, 3]),
+        "tie_word_embeddings": st.booleans(),
+    }
 )
+
+
+@examples(CONFIGS)
 def test_parity(hf: dict[str, Any]) -> None:
     check("rwkv", hf)
 

@@ -5,19 +5,21 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.zoo.interop.parity import check, examples
-from tests.zoo.interop.strategies import dense, ropes
+from tests.zoo.interop.strategies import ACTIVATION, dense, ropes
 
-
-@examples(
-    dense(
-        "smollm3",
-        layers=4,
-        rope_parameters=ropes(),
-        attention_bias=st.booleans(),
-        no_rope_layer_interval=st.sampled_from([2, 3, 4]),
-        use_sliding_window=st.booleans(),
-        sliding_window=st.sampled_from([None, 5]),
-    )
+CONFIGS = dense(
+    "smollm3",
+    layers=4,
+    hidden_act=ACTIVATION,
+    mlp_bias=st.booleans(),
+    rope_parameters=ropes(),
+    attention_bias=st.booleans(),
+    no_rope_layer_interval=st.sampled_from([2, 3, 4]),
+    use_sliding_window=st.booleans(),
+    sliding_window=st.sampled_from([None, 5]),
 )
+
+
+@examples(CONFIGS)
 def test_parity(hf: dict[str, Any]) -> None:
     check("smollm3", hf)

@@ -36,6 +36,9 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@examples(configs())
+CONFIGS = configs()
+
+
+@examples(CONFIGS)
 def test_parity(hf: dict[str, Any]) -> None:
     check("xlstm", hf)

@@ -7,7 +7,7 @@ from typing import Any
 
 from blocks.base import one_of
 from zoo.config import ModelConfig
-from zoo.interop import experts, latent
+from zoo.interop import dense, experts, latent
 from zoo.interop.maps import Entry
 
 MODEL_TYPES = ("deepseek_v2",)
@@ -27,6 +27,10 @@ DEFAULTS: dict[str, Any] = {
     "v_head_dim": 128,
     "qk_nope_head_dim": 128,
     "topk_method": "greedy",
+    "num_key_value_heads": None,
+    "num_experts_per_tok": None,
+    "n_group": None,
+    "topk_group": None,
     "first_k_dense_replace": 0,
     "hidden_act": "silu",
     "max_position_embeddings": 2048,
@@ -38,7 +42,8 @@ DEFAULTS: dict[str, Any] = {
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = DEFAULTS | dict(hf)
+    hf = dense.read(hf, DEFAULTS, {"num_experts": "n_routed_experts"})
+    dense.refuse(hf, mlp_bias=False)  # the class gives the shared experts biases, and the others none
     one_of("topk_method", hf["topk_method"], ("greedy", "group_limited_greedy"))
     mixture = latent.mixture(hf | {"norm_topk_prob": False})  # transformers never normalises here
     for name in ("groups", "top_groups", "selection_bias"):
@@ -46,7 +51,7 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
     mixture |= {"scores": "softmax"}
     if hf["topk_method"] != "greedy":
         mixture |= latent.grouped(hf) | {"group_score": "max"}
-    return latent.model({**hf, "mlp_layer_types": None}, latent.attention(hf), mixture)
+    return latent.model(hf, latent.attention(hf), mixture)
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:

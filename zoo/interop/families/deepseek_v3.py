@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo.config import ModelConfig
-from zoo.interop import latent
+from zoo.interop import dense, latent
 from zoo.interop.experts import only
 from zoo.interop.maps import Entry
 
@@ -18,6 +18,7 @@ DEFAULTS: dict[str, Any] = {
     "moe_intermediate_size": 2048,
     "num_hidden_layers": 61,
     "num_attention_heads": 128,
+    "num_key_value_heads": 128,
     "n_shared_experts": 1,
     "n_routed_experts": 256,
     "routed_scaling_factor": 2.5,
@@ -41,9 +42,9 @@ DEFAULTS: dict[str, Any] = {
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = DEFAULTS | dict(hf)
+    hf = dense.read(hf, DEFAULTS, {"num_local_experts": "n_routed_experts"})
     attention = latent.attention(hf, pairs="adjacent" if hf["rope_interleave"] else "halves")
-    return latent.model({**hf, "mlp_layer_types": None}, attention, latent.mixture(hf))
+    return latent.model(hf, attention, latent.mixture(hf))
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:

@@ -6,17 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo.config import ModelConfig
-from zoo.interop import latent
+from zoo.interop import dense, latent
 from zoo.interop.experts import only
 from zoo.interop.families import deepseek_v3
 from zoo.interop.maps import Entry
 
 MODEL_TYPES = ("deepseek_v32",)
-INDEXER = {"index_topk": 2048, "index_head_dim": 128, "index_n_heads": 64}
+DEFAULTS: dict[str, Any] = {key: value for key, value in deepseek_v3.DEFAULTS.items() if key != "rope_interleave"} | {
+    "max_position_embeddings": 163840,
+    "mlp_layer_types": None,
+    "index_topk": 2048,
+    "index_head_dim": 128,
+    "index_n_heads": 64,
+}
+ALIASES = {"num_local_experts": "n_routed_experts", "num_experts": "n_routed_experts"}
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = deepseek_v3.DEFAULTS | INDEXER | {"max_position_embeddings": 163840} | dict(hf)
+    hf = dense.read(hf, DEFAULTS, ALIASES)
     return latent.model(hf, latent.attention(hf) | latent.indexer(hf, pairs="halves"), latent.mixture(hf))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from blocks import differential, gqa
+from blocks.base import require
 from zoo.config import ModelConfig
 from zoo.interop import dense, layers, rope
 from zoo.interop.maps import Concat, Entry, Rule, linear
@@ -29,11 +30,13 @@ DEFAULTS = {
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
     hf = dense.read(hf, DEFAULTS)
     dense.refuse(hf, attention_bias=False)
-    heads = hf["num_attention_heads"]
+    heads, kv_heads = hf["num_attention_heads"], hf["num_key_value_heads"] or hf["num_attention_heads"]
+    require(heads % 2 == 0, "num_attention_heads", heads, "must be even: heads are differences of two")
+    require(kv_heads % 2 == 0, "num_key_value_heads", kv_heads, "must be even: heads are differences of two")
     attention = {
         "type": "differential",
         "n_heads": heads // 2,
-        "n_kv_heads": (hf["num_key_value_heads"] or heads) // 2,
+        "n_kv_heads": kv_heads // 2,
         "head_dim": hf["head_dim"] or hf["hidden_size"] // heads,
         "pairing": "halves",
         "rope": rope.to_zoo(hf, 10000.0),

@@ -49,6 +49,8 @@ DEFAULTS: dict[str, Any] = {
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
     hf = dense.read(hf, DEFAULTS)
     dense.refuse(hf | {"hidden_act": dense.activation(hf["hidden_act"])}, hidden_act="silu")
+    for key, count in (("mlp_multipliers", 2), ("ssm_multipliers", 5)):
+        require(hf[key] is None or len(hf[key]) == count, key, hf[key], f"must be {count} numbers")
     gate, down = hf["mlp_multipliers"] or (1.0, 1.0)
     channel = scaled(dense.gated(hf) | {"gate_scale": float(gate)}, 1.0, down)
     factors = {"embedding_scale": float(hf["embedding_multiplier"]), "logit_scale": float(hf["lm_head_multiplier"])}

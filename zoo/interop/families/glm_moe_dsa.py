@@ -7,8 +7,9 @@ from typing import Any
 
 from blocks.base import require
 from zoo.config import ModelConfig
-from zoo.interop import latent
+from zoo.interop import dense, latent
 from zoo.interop.experts import only
+from zoo.interop.families import deepseek_v32
 from zoo.interop.maps import Entry
 
 MODEL_TYPES = ("glm_moe_dsa",)
@@ -19,6 +20,7 @@ DEFAULTS: dict[str, Any] = {
     "moe_intermediate_size": 2048,
     "num_hidden_layers": 78,
     "num_attention_heads": 64,
+    "num_key_value_heads": 64,
     "n_shared_experts": 1,
     "n_routed_experts": 256,
     "routed_scaling_factor": 2.5,
@@ -40,14 +42,18 @@ DEFAULTS: dict[str, Any] = {
     "index_topk": 2048,
     "index_head_dim": 128,
     "index_n_heads": 32,
+    "indexer_types": None,
+    "index_topk_freq": 1,
+    "index_topk_pattern": None,
+    "mlp_layer_types": None,
 }
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = DEFAULTS | dict(hf)
-    kinds = hf.get("indexer_types") or []
+    hf = dense.read(hf, DEFAULTS, deepseek_v32.ALIASES)
+    kinds = hf["indexer_types"] or []
     require(set(kinds) <= {"full"}, "indexer_types", kinds, "layers that use another layer's indexer can't be built")
-    frequency, pattern = hf.get("index_topk_freq", 1), hf.get("index_topk_pattern")
+    frequency, pattern = hf["index_topk_freq"], hf["index_topk_pattern"]
     require(frequency == 1, "index_topk_freq", frequency, "layers that use another layer's indexer can't be built")
     require(pattern is None or set(pattern) <= {"F"}, "index_topk_pattern", pattern, "must be F for every layer")
     return latent.model(hf, latent.attention(hf) | latent.indexer(hf, pairs="adjacent"), latent.mixture(hf))

@@ -26,9 +26,16 @@ DEFAULTS = {
     "tie_word_embeddings": True,
 }
 
+ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = dense.read(hf, DEFAULTS)
+    hf = dense.read(hf, DEFAULTS, ALIASES)
     dense.refuse(hf, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
     attention = {"type": "gqa", "n_heads": hf["n_head"], "rope": None, "bias": True, "output_bias": True}
     width = hf["n_inner"] or 4 * hf["n_embd"]

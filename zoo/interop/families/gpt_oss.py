@@ -29,16 +29,17 @@ DEFAULTS: dict[str, Any] = {
     "swiglu_alpha": 1.702,
     "swiglu_limit": 7.0,
     "attention_bias": True,
+    "layer_types": None,
 }
 YARN = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = DEFAULTS | dict(hf)
+    hf = dense.read(hf, DEFAULTS, {"num_experts": "num_local_experts"})
     if not (hf.get("rope_parameters") or hf.get("rope_scaling")):
         hf["rope_parameters"] = YARN | {"original_max_position_embeddings": 4096}
     n = hf["num_hidden_layers"]
-    types = hf.get("layer_types") or ["full_attention" if i % 2 else "sliding_attention" for i in range(n)]
+    types = hf["layer_types"] or ["full_attention" if i % 2 else "sliding_attention" for i in range(n)]
     turned = rope.to_zoo(hf, 150000.0)
     attentions = [dense.attention(hf, turned, window=window, sink_logit=True) for window in dense.windows(hf, types)]
     moe = {

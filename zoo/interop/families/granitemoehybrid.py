@@ -38,7 +38,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = dense.read(hf, DEFAULTS)
+    hf = dense.read(hf, DEFAULTS, {"layers_block_type": "layer_types"})
     experts.silu(hf)
     turns = rope.to_zoo(hf, 10000.0) if hf["position_embedding_type"] == "rope" else None
     made = {"full_attention": dense.attention(hf, turns, scale=float(hf["attention_multiplier"])), "linear_attention": hybrid.dual(hf)}

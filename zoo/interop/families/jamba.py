@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = dense.read(hf, DEFAULTS)
+    hf = dense.read(hf, DEFAULTS, {"num_local_experts": "num_experts"})
     experts.silu(hf)
     layers = range(hf["num_hidden_layers"])
     attention, space_, plain, mixture_ = dense.attention(hf, None), space(hf), dense.gated(hf), mixture(hf)

@@ -35,21 +35,24 @@ DEFAULTS: dict[str, Any] = {
     "floor_scale": 8192,
     "attn_scale": 0.1,
     "attention_bias": False,
+    "moe_layers": None,
+    "no_rope_layers": None,
+    "layer_types": None,
 }
 KINDS = ("chunked_attention", "full_attention")
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = DEFAULTS | dict(hf)
+    hf = dense.read(hf, DEFAULTS)
     experts.silu(hf)
     n, step = hf["num_hidden_layers"], hf["interleave_moe_layer_step"]
-    rotary = hf.get("no_rope_layers") or [int((i + 1) % hf["no_rope_layer_interval"] != 0) for i in range(n)]  # 1: with positions
-    kinds = hf.get("layer_types") or [KINDS[0] if r else KINDS[1] for r in rotary]
+    rotary = hf["no_rope_layers"] or [int((i + 1) % hf["no_rope_layer_interval"] != 0) for i in range(n)]  # 1: with positions
+    kinds = hf["layer_types"] or [KINDS[0] if r else KINDS[1] for r in rotary]
     for kind in kinds:
         one_of("layer_types", kind, KINDS)
     moe = {"type": "moe", "n_experts": hf["num_local_experts"], "top_k": hf["num_experts_per_tok"], "hidden": hf["intermediate_size"]}
     moe |= {"scores": "sigmoid", "normalize": False, "weigh": "input", "n_shared": 1}
-    chosen = hf.get("moe_layers")
+    chosen = hf["moe_layers"]
     sparse = [(i + 1) % step == 0 if chosen is None else i in chosen for i in range(n)]
     channel = dense.gated(hf | {"intermediate_size": hf["intermediate_size_mlp"]})
     attentions = [_attention(hf, bool(r), kind) for r, kind in zip(rotary, kinds, strict=True)]

@@ -1,4 +1,9 @@
-"""MiniMax-01 (arXiv:2501.08313): lightning attention among softmax attention, experts, and a normed stream that sub-layers are added to."""
+"""MiniMax-01 (arXiv:2501.08313): lightning attention among softmax attention, experts, and a normed stream that sub-layers are added to.
+
+The published checkpoints (MiniMax-Text-01, MiniMax-M1) name things in their own code's words and turn `rotary_dim` = 64 of the 128
+dimensions of a head. The class of transformers 5 turns whole heads whatever config.json says: it is not quite the published model. We
+are, where config.json says rotary_dim or partial_rotary_factor, and are as the class where it says neither.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from zoo.interop import delta, dense, experts, rope
 from zoo.interop.layers import Place, places
 from zoo.interop.maps import Entry, NotAWeight, Permute, Rule, linear, ungrouped
 
-MODEL_TYPES = ("minimax",)
+MODEL_TYPES = ("minimax", "minimax_text_01", "minimax_m1")
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -34,21 +39,46 @@ DEFAULTS: dict[str, Any] = {
     "linear_attn_beta_factor": 1,
     "mlp_alpha_factor": 1,
     "mlp_beta_factor": 1,
+    "rotary_dim": None,
+}
+PUBLISHED = {  # their keys of the published checkpoints -> of the class
+    f"layernorm_{what}_{which}": f"{short}_{which}_factor"
+    for what, short in (("full_attention", "full_attn"), ("linear_attention", "linear_attn"), ("mlp", "mlp"))
+    for which in ("alpha", "beta")
 }
 NORM_EPS = 1e-6  # of lightning attention's norm, whatever rms_norm_eps says
 BUFFERS = ("slope_rate", "query_decay", "key_decay", "diagonal_decay")
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = dense.read(hf, DEFAULTS)
+    hf = dense.read(_renamed(hf), DEFAULTS, {"num_experts": "num_local_experts"})
     experts.silu(hf)
     n = hf["num_hidden_layers"]
     types = delta.layer_types({**hf, "layer_types": hf["layer_types"] or [delta.LINEAR if i % 2 else delta.FULL for i in range(n)]})
-    attention = dense.attention(hf, rope.to_zoo(hf, 1e6), window=hf["sliding_window"]) | _factors(hf, "full_attn")
+    attention = dense.attention(hf, _rope(hf), window=hf["sliding_window"]) | _factors(hf, "full_attn")
     lightning = _lightning(hf) | _factors(hf, "linear_attn")
     moe = {"type": "moe", "n_experts": hf["num_local_experts"], "top_k": hf["num_experts_per_tok"], "hidden": hf["intermediate_size"]}
     mixers = delta.chosen(types, lightning, attention)
     return dense.model(hf, dense.pairs(mixers, moe | _factors(hf, "mlp")), norm_place="stream")
+
+
+def _renamed(hf: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json in the class's words. Raises ConfigError for variants of the published code that no checkpoint uses."""
+    if hf["model_type"] == "minimax":
+        return dict(hf)
+    require(bool(hf.get("postnorm")), "postnorm", hf.get("postnorm"), "the zoo has only the model with postnorm = true")
+    shared = hf.get("shared_intermediate_size", 0)
+    require(shared in (0, [0]), "shared_intermediate_size", shared, "the zoo has only the model without a shared expert, 0")
+    kinds = hf.get("attn_type_list") or []
+    require(kinds != [] and set(kinds) <= {0, 1}, "attn_type_list", kinds, "must hold 0 (lightning attention) and 1 (attention)")
+    types = [delta.FULL if kind else delta.LINEAR for kind in kinds]
+    return {PUBLISHED.get(key, key): value for key, value in hf.items()} | {"layer_types": types}
+
+
+def _rope(hf: Mapping[str, Any]) -> dict[str, Any]:
+    width = hf["head_dim"] or hf["hidden_size"] // hf["num_attention_heads"]
+    share = {} if hf["rotary_dim"] is None else {"partial_rotary_factor": hf["rotary_dim"] / width}
+    return rope.to_zoo({**hf, **share}, 1e6, partial=True)
 
 
 def _factors(hf: Mapping[str, Any], what: str) -> dict[str, float]:

@@ -30,7 +30,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = DEFAULTS | dict(hf) | {"attention_bias": False}
+    hf = dense.read(hf, DEFAULTS, {"num_experts": "num_local_experts"})
     experts.silu(hf)
     attention = dense.attention(hf, rope.to_zoo(hf, 1e6), window=hf["sliding_window"])
     sizes = {"n_experts": hf["num_local_experts"], "top_k": hf["num_experts_per_tok"], "hidden": hf["intermediate_size"]}

@@ -29,6 +29,10 @@ DEFAULTS: dict[str, Any] = {
     "intermediate_size": 21504,
     "mlp_hidden_act": "relu2",
     "mlp_bias": False,
+    "attention_bias": False,
+    "mamba_proj_bias": False,
+    "sliding_window": None,
+    "n_shared_experts": 1,
     "ssm_state_size": 128,
     "mamba_num_heads": 128,
     "mamba_head_dim": 64,
@@ -49,13 +53,22 @@ DEFAULTS: dict[str, Any] = {
     "norm_topk_prob": True,
     "layer_norm_epsilon": 1e-5,
 }
+ALIASES = {
+    "layer_types": "layers_block_type",
+    "num_local_experts": "n_routed_experts",
+    "mamba_n_groups": "n_groups",
+    "mamba_d_conv": "conv_kernel",
+    "mamba_conv_bias": "use_conv_bias",
+    "mamba_dt_min": "time_step_min",
+}
 LETTERS = {"M": "linear_attention", "*": "full_attention", "-": "mlp", "E": "moe"}
 TYPES = {"mamba2": "linear_attention", "gqa": "full_attention", "mlp": "mlp", "moe": "moe"}
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = dense.read(hf, DEFAULTS)
-    dense.refuse(hf, mamba_hidden_act="silu", tie_word_embeddings=False)
+    hf = dense.read(hf, DEFAULTS, ALIASES)
+    dense.refuse(hf, mamba_hidden_act="silu", tie_word_embeddings=False, attention_bias=False, mamba_proj_bias=False)
+    dense.refuse(hf, sliding_window=None, n_shared_experts=1)
     made = {"linear_attention": space, "full_attention": attention, "mlp": plain, "moe": mixture}
     return dense.model(hf, [[made[kind](hf)] for kind in kinds(hf)], norm_eps=hf["layer_norm_epsilon"])
 

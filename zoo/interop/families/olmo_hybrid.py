@@ -36,7 +36,9 @@ POST = (("post_attention_layernorm", "feedforward_layer_norm"), ("post_feedforwa
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    turned = (hf.get("rope_parameters") or {}).get("rope_theta", 10000.0) is not None  # a base of null: no positions
+    turned = (hf.get("rope_scaling") or hf.get("rope_parameters") or {}).get(
+        "rope_theta", 10000.0
+    ) is not None  # a base of null: no positions
     hf = _sized(dense.read(hf, DEFAULTS))
     experts.silu(hf)
     attention = dense.attention(hf, rope.to_zoo(hf, 10000.0) if turned else None, qk_norm="full", norm_eps=hf["rms_norm_eps"])

@@ -31,17 +31,18 @@ DEFAULTS: dict[str, Any] = {
     "num_experts": 128,
     "norm_topk_prob": False,
     "mlp_only_layers": None,
+    "head_dim": None,
 }
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = DEFAULTS | dict(hf)
+    hf = dense.read(hf, DEFAULTS, {"num_local_experts": "num_experts"})
     experts.silu(hf)
     window = hf["sliding_window"] if hf["use_sliding_window"] else None
     attention = dense.attention(hf, rope.to_zoo(hf, 10000.0), window=window, qk_norm="head", norm_eps=hf["rms_norm_eps"])
     moe = {
         "type": "moe",
-        "n_experts": hf.get("num_local_experts", hf["num_experts"]),
+        "n_experts": hf["num_experts"],
         "top_k": hf["num_experts_per_tok"],
         "hidden": hf["moe_intermediate_size"],
     }

@@ -42,7 +42,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = dense.read({**hf, "num_experts": hf.get("num_local_experts", hf.get("num_experts", DEFAULTS["num_experts"]))}, DEFAULTS)
+    hf = dense.read(hf, DEFAULTS)
     n, skipped = hf["num_hidden_layers"], hf["mlp_only_layers"] or ()
     sparse = [i not in skipped and hf["num_experts"] > 0 and (i + 1) % hf["decoder_sparse_step"] == 0 for i in range(n)]
     return model(hf, experts.mixed(mixers(hf), dense.gated(hf), mixture(hf), sparse))

@@ -34,7 +34,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = {"partial_rotary_factor": 0.5, **dense.read(hf, DEFAULTS)}
+    hf = {"partial_rotary_factor": 0.5, **dense.read(hf, DEFAULTS, {"sliding_window": "attention_window_size"})}
     act = dense.activation(hf["hidden_activation"])
     channel = {"type": "swiglu", "hidden": hf["intermediate_size"] // 2, "activation": act, "bias": True}
     turns = rope.to_zoo(hf, 10000.0, partial=True)

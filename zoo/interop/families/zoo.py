@@ -39,7 +39,8 @@ def read(values: Any) -> ModelConfig:
     require(isinstance(values, Mapping), "model", values, "must be a mapping, as a model's YAML holds it")
     for name in values.get("plugins") or ():
         if name not in sys.modules:
-            raise ConfigError("model.plugins", name, "is not imported, and no checkpoint may have it imported", f"first: import {name}")
+            remedy = f"first: import {name}, or --plugin {name}"
+            raise ConfigError("model.plugins", name, "is not imported, and no checkpoint may have it imported", remedy)
     try:
         return load_model(values)
     except ConfigError as error:
