@@ -72,8 +72,9 @@ def print_table(folder: Path) -> None:
 def _legend(plan: Mapping[str, Any]) -> str:
     seeds = len({run["seed"] for run in plan["runs"]})
     rule = plan["match"]
+    spread = f"± is half the 95 % interval over {seeds} seeds; * differs from {rule['reference']} (paired over seeds)."
     return (
-        f"± is half the 95 % interval over {seeds} seeds; * differs from {rule['reference']} (paired over seeds).\n"
+        f"{spread if seeds > 1 else 'One seed: no intervals, and no difference that can be trusted.'}\n"
         f"Matched on {rule['axis']} within {rule['tolerance']:.1%}; the worst mismatch is {rule['worst']:.2%}."
     )
 

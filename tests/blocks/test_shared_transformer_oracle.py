@@ -102,7 +102,7 @@ def test_sizes_that_are_left_out() -> None:
         ({"adapt": "qkv"}, "adapt"),
         ({"adapter_rank": 0}, "adapter_rank"),
         ({"uses": 0}, "uses"),
-        ({"head_dim": 3, "rope": Rope()}, "rope"),
+        ({"head_dim": 4, "rope": Rope(partial=2.0)}, "rope"),
     ],
     ids=str,
 )

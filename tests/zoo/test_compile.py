@@ -13,7 +13,8 @@ from blocks.catalogue import block_types
 
 ROOT = Path(__file__).parents[2]
 DATA_DEPENDENT = ("meta_attention",)  # gathers its tokens by their kinds, which only the data know: compiled in pieces
-GROWING = ("gqa", "mla", "differential", "core_context", "landmark", "ngram", "hashed_attention")  # caches: one size, another, then any
+# caches: one size, another, then any
+GROWING = ("gqa", "mla", "differential", "core_context", "landmark", "ngram", "hashed_attention", "shared_transformer")
 
 
 def compiled(*types: str) -> dict[str, dict[str, Any]]:

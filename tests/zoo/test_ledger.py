@@ -1,5 +1,6 @@
 """The ledger of whole models by equality: parameters on the meta device, FLOPs by torch's counter, state bytes by the tensors held."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -123,3 +124,19 @@ def test_active_parameters_are_the_published(name: str) -> None:
     scaled = (rows.active_params - tables * rows.embedding_params) * 10**digits
     found = scaled // 10**9 if rounding == "cut off" else (scaled + 10**9 // 2) // 10**9
     assert found == int(text.replace(".", ""))
+
+
+@pytest.mark.parametrize("adapt", ["none", "mlp", "all"])
+def test_what_each_use_has_of_its_own_is_counted_for_each(adapt: str) -> None:
+    block = {"type": "shared_transformer", "share": True, "adapt": adapt, "adapter_rank": 3, "hidden": 20}
+    values = {"d_model": 32, "vocab_size": 50, "blocks": {"S": block, "F": {"type": "swiglu"}}}
+    found = [zoo.build(values | {"pattern": f"{uses}*(S F)"}) for uses in (1, 2, 5)]
+    for model in found:
+        rows = model.ledger(16)
+        assert rows.params == sum(p.numel() for p in model.parameters())
+        flops, state = counted(model, 16, "reference")
+        assert (rows.flops, rows.state_bytes) == (flops, zoo.state_bytes(state))
+    own = 32 * 32 + 3 * {"none": 0, "mlp": 32 + 40, "all": 32 + 40 + 3 * (64 + 64)}[adapt]
+    params = [model.ledger(16).params - len(model.config.layers) // 2 * model.ledger(16).rows[2].cost.params for model in found]
+    norm = 32  # of each use's sub-layer
+    assert [b - a for a, b in pairwise(params)] == [own + norm, 3 * (own + norm)]

@@ -11,6 +11,7 @@ import zoo
 from blocks.base import ConfigError
 from zoo.measures import passkey, recall
 from zoo.model import Model
+from zoo.tasks import mqar
 
 VOCAB = 64
 
@@ -102,3 +103,16 @@ def test_tasks_that_do_not_fit_the_model() -> None:
         recall.run(subject, recall.Config(vocab_size=65), 0)
     with pytest.raises(ConfigError, match="the model has only 64 ids"):
         passkey.run(subject, passkey.Config(form="tokens", vocab_size=65), 0)
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "overwrite", "expected"),
+    [(8192, 0.0, mqar.SMALL_TEST_SIZES), (256, 0.0, mqar.SMALL_TEST_SIZES[:7]), (64, 0.5, mqar.SMALL_TEST_SIZES[:3]), (4, 0.0, None)],
+)
+def test_without_sizes_recall_asks_what_the_ids_suffice_for(vocab_size: int, overwrite: float, expected: Any) -> None:
+    config = recall.Config(overwrite=overwrite)
+    if expected is None:
+        with pytest.raises(ConfigError, match="pairs"):
+            config.tasks(vocab_size)
+        return
+    assert tuple((task.length, task.pairs) for task in config.tasks(vocab_size)) == expected

@@ -26,7 +26,7 @@ WARM = 5  # pieces after which a process has met every size of tensor it will as
 FLAT = 4 << 20  # bytes: what a peak may grow by that is no state (pages of the allocator)
 COPIES = 4  # of a growing state at once: the old and the new one, and the layouts that kernels read
 # MiB that tiles of scores take beside a growing state, and that the allocator keeps of them
-TILES = {"gqa": 200, "differential": 330, "landmark": 100, "core_context": 25}
+TILES = {"gqa": 200, "differential": 330, "landmark": 100, "core_context": 25, "shared_transformer": 200}
 PLANS = {META: {"meta": {"every": 50}}, LANDMARK: {"landmark": {"every": 50}}}
 
 SMALL: dict[str, dict[str, Any]] = {  # sizes that differ from the block's defaults
@@ -41,6 +41,7 @@ SMALL: dict[str, dict[str, Any]] = {  # sizes that differ from the block's defau
     "meta_attention": {"n_heads": 1},
     "rwkv6": {"head_dim": 8},
     "rwkv7": {"head_dim": 8},
+    "shared_transformer": {"n_heads": 1},
 }
 WINDOWED: dict[str, dict[str, Any]] = {
     "gqa, window": {"type": "gqa", "n_heads": 2, "window": 100, "sink_tokens": 4},

@@ -81,6 +81,9 @@ def test_the_ledger_counts_it(option: str) -> None:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_parameter_matters(option: str) -> None:
     model = make({}, **OPTIONS[option]).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.0 if bool(parameter.any()) else 0.1  # what begins at 0 would hide what it multiplies
     model.loss(text())[0].backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not bool(p.grad.any())] == []
 

@@ -10,7 +10,7 @@ from blocks.base import ConfigError, one_of, require
 from zoo.config import ModelConfig
 from zoo.interop import dense, experts
 from zoo.interop.layers import Place, Spec
-from zoo.interop.maps import Concat, Entry, NotAWeight, Permute, Rule, Split, Squeeze, linear, ungrouped
+from zoo.interop.maps import Concat, Entry, LeftOut, Permute, Rule, Split, Squeeze, Within, linear, ungrouped
 
 LINEAR, FULL = "linear_attention", "full_attention"
 
@@ -137,8 +137,8 @@ def _delta(place: Place) -> gated_delta.Config:
 
 
 def rules(config: ModelConfig, of_delta: Callable[[Place, str], list[Rule]]) -> list[Entry]:
-    """The weight map of Qwen's hybrids; mtp.* predicts further tokens (multi-token prediction) and is no part of the model."""
-    found = [*experts.surroundings(config), NotAWeight("mtp.*")]
+    """The weight map of Qwen's hybrids; mtp.* predicts further tokens (multi-token prediction)."""
+    found = [*experts.surroundings(config), LeftOut("mtp.*")]
     for layer, place, channel in experts.pairs(config):
         theirs = f"model.layers.{layer}"
         is_delta = place.type == "gated_delta"
@@ -147,10 +147,15 @@ def rules(config: ModelConfig, of_delta: Callable[[Place, str], list[Rule]]) -> 
     return found
 
 
-def channel_rules(place: Place, theirs: str) -> list[Rule]:
-    """A dense layer, or Qwen's mixture: experts one by one, a shared one with its gate."""
+def seeing(found: Sequence[Entry]) -> list[Entry]:
+    """The weight map where the checkpoint may be that of a model that also sees."""
+    return [*found, Within("model.", "model.language_model."), LeftOut("model.visual.*")]
+
+
+def channel_rules(place: Place, theirs: str) -> list[Entry]:
+    """A dense layer, or Qwen's mixture: experts, a shared one with its gate."""
     if place.type == "swiglu":
-        return dense.gated_rules(place, theirs)
-    found = [*experts.expert_rules(place, f"{theirs}.experts"), *experts.router_rules(place, f"{theirs}.gate")]
+        return [*dense.gated_rules(place, theirs)]
+    found = [*experts.fused_rules(place, f"{theirs}.experts"), *experts.router_rules(place, f"{theirs}.gate")]
     gate = Rule(f"{place.weights}.shared_gate.weight", f"{theirs}.shared_expert_gate.weight")
     return [*found, *experts.shared_rules(place, f"{theirs}.shared_expert"), gate]

@@ -39,6 +39,15 @@ def read(hf: Mapping[str, Any], defaults: Mapping[str, Any], aliases: Mapping[st
     return {**defaults, **{key: value for key, value in given.items() if key in defaults or key in ROPE_KEYS}}
 
 
+def text(hf: Mapping[str, Any], wrapper: str) -> dict[str, Any]:
+    """The config.json of a text model; of a model (of type `wrapper`) that also sees its text_config, with what the whole says of its
+    weights. Raises ConfigError."""
+    if hf.get("model_type") != wrapper:
+        return dict(hf)
+    require(isinstance(hf.get("text_config"), Mapping), "text_config", hf.get("text_config"), f"must be a mapping in {wrapper}")
+    return hf["text_config"] | {key: hf[key] for key in ("tie_word_embeddings", "quantization_config") if key in hf}
+
+
 def refuse(hf: Mapping[str, Any], **only: Any) -> None:
     """Raise ConfigError unless these keys have the one value that we compute."""
     for key, value in only.items():

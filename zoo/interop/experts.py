@@ -14,7 +14,7 @@ from blocks.base import ConfigError, one_of
 from zoo.config import ModelConfig
 from zoo.interop import dense
 from zoo.interop.layers import Place, Spec
-from zoo.interop.maps import Concat, Entry, Rule, Step, Transpose, linear
+from zoo.interop.maps import Concat, Either, Entry, Rule, Step, Transpose, linear
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,13 @@ def expert_rules(place: Place, theirs: str, names: tuple[str, str, str] = ("gate
         Rule(f"{place.weights}.up", ups, PerExpert(2)),
         Rule(f"{place.weights}.down", [f"{theirs}.{e}.{names[2]}.weight" for e in n], PerExpert()),
     ]
+
+
+def fused_rules(place: Place, theirs: str) -> list[Entry]:
+    """Experts one by one, or all in one tensor as (n, out, in): {theirs}.gate_up_proj and down_proj."""
+    up, down = expert_rules(place, theirs)
+    w = place.weights
+    return [Either(up, Rule(f"{w}.up", f"{theirs}.gate_up_proj")), Either(down, Rule(f"{w}.down", f"{theirs}.down_proj"))]
 
 
 def stacked_rules(place: Place, theirs: str, *steps: Step) -> list[Rule]:

@@ -11,7 +11,7 @@ from blocks.base import require
 from zoo.config import ModelConfig
 from zoo.interop import dense, experts, rope
 from zoo.interop.layers import Place
-from zoo.interop.maps import Entry, NotAWeight, Rule, linear
+from zoo.interop.maps import Entry, LeftOut, Rule, linear
 
 NAMES = {
     "q_down": "q_a_proj",
@@ -160,4 +160,4 @@ def rules(config: ModelConfig) -> list[Entry]:
     for layer, attention_, channel in experts.pairs(config):
         theirs = f"model.layers.{layer}"
         found += [*attention_rules(attention_, f"{theirs}.self_attn"), *experts.deepseek_rules(channel, f"{theirs}.mlp")]
-    return [*found, NotAWeight(f"model.layers.{len(config.layers) // 2}.*")]
+    return [*found, LeftOut(f"model.layers.{len(config.layers) // 2}.*")]

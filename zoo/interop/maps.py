@@ -5,11 +5,12 @@
 
 Every step only moves numbers, so that a round trip is exact to the bit. Rules say what may be there: a rule whose tensors of ours do not
 exist in the model (a bias, a norm that this model has not) is passed over. What must be there is decided by the two sides: every tensor
-of ours must be made by one rule, and every one of theirs be used by one, or named as no weight.
+of ours must be made by one rule, and every one of theirs be used by one, or named as no weight or as left out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -167,6 +168,21 @@ class NotAWeight:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Names of theirs (a pattern with *) that are learned and no part of our model: a vision tower, the prediction of further tokens."""
+
+    pattern: str
+
+
+@dataclass(frozen=True)
+class Within:
+    """Checkpoints of a larger model hold this one under another prefix: what begins with `other` is read as beginning with `prefix`."""
+
+    prefix: str
+    other: str
+
+
+@dataclass(frozen=True)
 class Trunk:
     """Checkpoints of the model without its head leave this prefix of all names out."""
 
@@ -181,7 +197,15 @@ class Also:
     other: str
 
 
-Entry = Rule | Tied | NotAWeight | Trunk | Also
+@dataclass(frozen=True)
+class Either:
+    """The same tensors of ours in two forms of theirs: written by `rule`, read by `other` where a checkpoint holds its names."""
+
+    rule: Rule
+    other: Rule
+
+
+Entry = Rule | Either | Tied | NotAWeight | LeftOut | Within | Trunk | Also
 
 
 def linear(ours: str, theirs: str | Sequence[str], *steps: Step) -> list[Rule]:
@@ -192,7 +216,8 @@ def linear(ours: str, theirs: str | Sequence[str], *steps: Step) -> list[Rule]:
 
 def to_ours(entries: Sequence[Entry], theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
     """Tensors for every name in `own` (the model's) from a checkpoint's. Raises ConfigError (place) listing all that does not fit."""
-    rules, theirs = _present(entries, own), renamed(entries, _prefixed(entries, theirs))
+    theirs = renamed(entries, _prefixed(entries, theirs))
+    rules = _present(entries, own, theirs)
     used = {name for rule in rules for name in rule.theirs} | _no_weights(entries, theirs)
     missing = sorted(name for rule in rules for name in rule.theirs if name not in theirs)
     _complain(place, ("lacks", missing), ("holds what the model has no place for", sorted(set(theirs) - used)), *_unmade(rules, own))
@@ -206,7 +231,7 @@ def to_ours(entries: Sequence[Entry], theirs: Mapping[str, Tensor], own: Mapping
 
 def to_theirs(entries: Sequence[Entry], own: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
     """A checkpoint's tensors from the model's. Raises ConfigError (place) if the rules leave a tensor of ours behind."""
-    rules = _present(entries, own)
+    rules = _present(entries, own, {})
     _complain(place, *_unmade(rules, own))
     found: dict[str, Tensor] = {}
     for rule in rules:
@@ -237,8 +262,14 @@ def renamed(entries: Sequence[Entry], theirs: Mapping[str, Tensor]) -> Renamed:
     return Renamed(theirs, {names.get(name, name): name for name in theirs})
 
 
-def _present(entries: Sequence[Entry], own: Mapping[str, Tensor]) -> list[Rule]:
-    return [entry for entry in entries if isinstance(entry, Rule) and any(name in own for name in entry.ours)]
+def _present(entries: Sequence[Entry], own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> list[Rule]:
+    """The rules of what the model has, in the form that the checkpoint has."""
+    chosen = [entry if not isinstance(entry, Either) else entry.other if _holds(theirs, entry.other) else entry.rule for entry in entries]
+    return [entry for entry in chosen if isinstance(entry, Rule) and any(name in own for name in entry.ours)]
+
+
+def _holds(theirs: Mapping[str, Tensor], rule: Rule) -> bool:
+    return all(name in theirs for name in rule.theirs)
 
 
 def _unmade(rules: Sequence[Rule], own: Mapping[str, Tensor]) -> list[tuple[str, list[str]]]:
@@ -250,14 +281,16 @@ def _unmade(rules: Sequence[Rule], own: Mapping[str, Tensor]) -> list[tuple[str,
 
 def _prefixed(entries: Sequence[Entry], theirs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     for entry in entries:
+        if isinstance(entry, Within) and any(name.startswith(entry.other) for name in theirs):
+            return Renamed(theirs, {re.sub(f"^{re.escape(entry.other)}", entry.prefix, name): name for name in theirs})
         if isinstance(entry, Trunk) and not any(name.startswith(entry.prefix) for name in theirs):
             return Renamed(theirs, {entry.prefix + name: name for name in theirs})
     return theirs
 
 
 def _no_weights(entries: Sequence[Entry], theirs: Mapping[str, Tensor]) -> set[str]:
-    """What a checkpoint may hold besides weights: buffers, and exact copies of tied weights."""
-    patterns = [entry.pattern for entry in entries if isinstance(entry, NotAWeight)]
+    """What a checkpoint may hold besides our weights: buffers, what is left out, and exact copies of tied weights."""
+    patterns = [entry.pattern for entry in entries if isinstance(entry, (NotAWeight, LeftOut))]
     found = {name for name in theirs if any(fnmatchcase(name, pattern) for pattern in patterns)}
     for entry in entries:
         if isinstance(entry, Tied) and {entry.name, entry.source} <= set(theirs) and torch.equal(theirs[entry.name], theirs[entry.source]):

@@ -29,7 +29,7 @@ SUMMARY = "associative recall: accuracy by number of pairs and length, with or w
 class Config(MeasureConfig):
     """Sizes of the measure."""
 
-    sizes: tuple[tuple[int, int], ...] = mqar.SMALL_TEST_SIZES  # (length, pairs) of each condition
+    sizes: tuple[tuple[int, int], ...] | None = None  # (length, pairs) of each condition; null: of the usual ones, those with enough ids
     overwrite: float = 0.0  # share of the keys that get a new value, in every condition
     power: float | None = None  # see zoo.tasks.mqar
     filler: str = "random"  # see zoo.tasks.mqar
@@ -38,7 +38,13 @@ class Config(MeasureConfig):
     call_tokens: int = CALL_TOKENS  # tokens that one forward call reads
 
     def __post_init__(self) -> None:
-        require(len(self.sizes) >= 1, "sizes", self.sizes, "needs at least one [length, pairs]", "for example [[128, 8], [256, 32]]")
+        require(
+            self.sizes is None or len(self.sizes) >= 1,
+            "sizes",
+            self.sizes,
+            "needs at least one [length, pairs]",
+            "for example [[128, 8], [256, 32]]",
+        )
         require(self.examples >= 2, "examples", self.examples, "must be at least 2")
         require(self.call_tokens >= 1, "call_tokens", self.call_tokens, "must be positive")
 
@@ -50,7 +56,8 @@ class Config(MeasureConfig):
         vocab = self.vocab_size or known
         require(vocab <= known, "vocab_size", vocab, f"the model has only {known} ids")
         base = {"vocab_size": vocab, "power": self.power, "filler": self.filler, "overwrite": self.overwrite}
-        return [mqar.Config(length=length, pairs=pairs, **base) for length, pairs in self.sizes]  # type: ignore[arg-type]
+        sizes = self.sizes or mqar.usual_sizes(vocab, self.overwrite)
+        return [mqar.Config(length=length, pairs=pairs, **base) for length, pairs in sizes]  # type: ignore[arg-type]
 
 
 def run(model: Model, config: Config, seed: int, *, data: Documents | None = None, progress: Progress | None = None) -> Result:

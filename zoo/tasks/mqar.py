@@ -55,8 +55,8 @@ class Config:
             raise ConfigError("length", self.length, f"{self.pairs} pairs need {needed} tokens", f"or pairs of at most {most}")
 
     def _check_vocabulary(self) -> None:
-        keys, values = self.vocab_size // 2 - 1, self.vocab_size - self.vocab_size // 2
-        require(self.pairs <= keys, "pairs", self.pairs, f"vocab_size {self.vocab_size} has only {keys} keys", "a larger vocab_size")
+        most, values = self.vocab_size // 2 - 1, self.vocab_size - self.vocab_size // 2
+        require(self.pairs <= most, "pairs", self.pairs, f"vocab_size {self.vocab_size} has only {most} keys", "a larger vocab_size")
         wanted = self.pairs + self.overwritten
         require(wanted <= values, "pairs", self.pairs, f"{wanted} values are wanted, vocab_size {self.vocab_size} has {values}")
 
@@ -69,6 +69,12 @@ class Config:
     def slots(self) -> int:
         """Two-token slots after the pairs."""
         return self.length // 2 - self.pairs - self.overwritten
+
+
+def usual_sizes(vocab_size: int, overwrite: float) -> list[tuple[int, int]]:
+    """Those of SMALL_TEST_SIZES for which the ids and the tokens suffice; the smallest, if they do for none."""
+    fit = [(t, k) for t, k in SMALL_TEST_SIZES if k * (1 + overwrite) <= vocab_size // 2 - 1 and k * (4 + 2 * overwrite) <= t]
+    return fit or [SMALL_TEST_SIZES[0]]
 
 
 def conditions(config: Config, sizes: Sequence[tuple[int, int]]) -> list[Config]:

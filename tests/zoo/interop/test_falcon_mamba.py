@@ -1,13 +1,16 @@
 """Falcon-Mamba against FalconMambaForCausalLM."""
 
+from operator import or_
 from typing import Any
 
 from hypothesis import strategies as st
 
 from tests.zoo.interop.parity import check, examples
 from tests.zoo.interop.strategies import spaces
+from tests.zoo.interop.test_mamba import INNER
 
-CONFIGS = spaces("falcon_mamba", time_step_rank=st.sampled_from(["auto", 3]), mixer_rms_eps=st.sampled_from([1e-6, 1e-2]))
+MIXER = {"time_step_rank": st.sampled_from(["auto", 3]), "mixer_rms_eps": st.sampled_from([1e-6, 1e-2])}
+CONFIGS = st.builds(or_, spaces("falcon_mamba", **MIXER), INNER)
 
 
 @examples(CONFIGS)

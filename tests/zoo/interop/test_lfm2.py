@@ -8,7 +8,7 @@ from tests.zoo.interop.parity import check, examples
 from tests.zoo.interop.strategies import dense, ropes
 
 MIXED: dict[str, Any] = {
-    "layer_types": st.sampled_from([["conv", "full_attention", "conv"], ["full_attention", "conv", "conv"]]),
+    "layer_types": st.sampled_from([["conv", "full_attention", "conv"], ["full_attention", "conv", "conv"], ["conv"] * 3]),
     "rope_parameters": ropes(),
     "conv_L_cache": st.sampled_from([2, 3]),
     "conv_bias": st.booleans(),
@@ -19,7 +19,7 @@ CONFIGS = dense(
     "lfm2",
     layers=3,
     free_head_dim=False,
-    **MIXED | {"layer_types": st.none(), "full_attn_idxs": st.sampled_from([[1], [0, 2]])},
+    **MIXED | {"layer_types": st.none(), "full_attn_idxs": st.sampled_from([[1], [0, 2], [], [0, 1, 2]])},
     block_multiple_of=st.sampled_from([1, 5]),
     block_auto_adjust_ff_dim=st.booleans(),
     block_ffn_dim_multiplier=st.sampled_from([None, 1.3]),

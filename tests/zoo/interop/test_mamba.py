@@ -1,5 +1,6 @@
 """Mamba against MambaForCausalLM."""
 
+from operator import or_
 from typing import Any
 
 from hypothesis import strategies as st
@@ -7,7 +8,8 @@ from hypothesis import strategies as st
 from tests.zoo.interop.parity import check, examples
 from tests.zoo.interop.strategies import spaces
 
-CONFIGS = spaces("mamba", time_step_rank=st.sampled_from(["auto", 3]))
+INNER = st.sampled_from([{}, {"intermediate_size": 20}])  # wins over expand
+CONFIGS = st.builds(or_, spaces("mamba", time_step_rank=st.sampled_from(["auto", 3])), INNER)
 
 
 @examples(CONFIGS)

@@ -7,7 +7,22 @@ import torch
 from torch import Tensor
 
 from blocks.base import ConfigError
-from zoo.interop.maps import Concat, NotAWeight, Permute, Rule, Split, Squeeze, Stack, Step, Tied, Transpose, Trunk, to_ours, to_theirs
+from zoo.interop.maps import (
+    Concat,
+    Heads,
+    NotAWeight,
+    Permute,
+    Rule,
+    Split,
+    Squeeze,
+    Stack,
+    Step,
+    Tied,
+    Transpose,
+    Trunk,
+    to_ours,
+    to_theirs,
+)
 
 
 def tensor(*shape: int, seed: int = 0) -> Tensor:
@@ -23,6 +38,8 @@ STEPS: dict[str, tuple[tuple[Step, ...], list[Tensor], list[Tensor]]] = {
     "transpose of a bias": ((Transpose(),), [tensor(3)], [tensor(3)]),
     "permute": ((Permute((2, 0, 1)),), [tensor(3, 2)], [tensor(3, 2)[[2, 0, 1]]]),
     "squeeze": ((Squeeze(),), [tensor(3, 1, 4)], [tensor(3, 1, 4)[:, 0]]),
+    "heads": ((Heads(2),), [tensor(2, 3, 4)], [tensor(2, 3, 4).reshape(6, 4)]),
+    "heads of a bias": ((Heads(3),), [tensor(3, 2)], [tensor(3, 2).reshape(6)]),
     "two steps": ((Concat((1, 2)), Permute((1, 2, 0))), [tensor(1, 2), tensor(2, 2)], [torch.cat([tensor(1, 2), tensor(2, 2)])[[1, 2, 0]]]),
 }
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from blocks.base import ConfigError
-from tests.zoo.interop.parity import check, examples
+from tests.zoo.interop.parity import check, compared, examples, imported, their_model, within
 from tests.zoo.interop.strategies import dense, ropes
 from tests.zoo.interop.test_qwen3_next import LAYERS
 from zoo.config import load_model
@@ -68,7 +68,8 @@ def test_parity(hf: dict[str, Any]) -> None:
 
 
 def test_parity_with_half_of_a_head_turned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The class as the published model is: with the rotary positions of Qwen3-Next, which turn the first dimensions of a head."""
+    """The class as the published model is: with the rotary positions of Qwen3-Next, which turn the first dimensions of a head. Nothing is
+    written: the class as it is would read it as another model."""
     from transformers.models.minimax import modeling_minimax
     from transformers.models.qwen3_next import modeling_qwen3_next
 
@@ -77,7 +78,11 @@ def test_parity_with_half_of_a_head_turned(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(modeling_minimax, "apply_rotary_pos_emb", modeling_qwen3_next.apply_rotary_pos_emb)
     turned = {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5}
     sizes = {"hidden_size": 24, "num_attention_heads": 4, "head_dim": 8, "vocab_size": 31, "intermediate_size": 10, "num_local_experts": 4}
-    check("minimax", {"model_type": "minimax", "num_hidden_layers": 2, "num_key_value_heads": 2, "rope_parameters": turned, **sizes})
+    hf = {"model_type": "minimax", "num_hidden_layers": 2, "num_key_value_heads": 2, "rope_parameters": turned, **sizes}
+    theirs = their_model(hf)
+    within(compared("minimax", theirs, ours := imported(theirs)), hf)
+    with pytest.raises(ConfigError, match="turns whole heads"):
+        minimax.to_hf(ours.config)
 
 
 def test_the_published_config_json_is_the_published_model() -> None:

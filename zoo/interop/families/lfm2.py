@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blocks import gated_conv, gqa, swiglu
-from blocks.base import ConfigError, one_of, require
+from blocks.base import one_of, require
 from zoo.config import ModelConfig
 from zoo.interop import dense, experts, rope
 from zoo.interop.layers import Place, Spec
@@ -74,11 +74,9 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def common_to_hf(config: ModelConfig, found: Sequence[tuple[Any, Any]], name: str, model_type: str, channel: Any) -> dict[str, Any]:
-    """The keys of config.json about mixers and widths. Raises ConfigError unless there are both kinds of mixers."""
-    attention = next((m for m, _ in found if isinstance(m, gqa.Config)), None)
-    conv = next((m for m, _ in found if isinstance(m, gated_conv.Config)), None)
-    if attention is None or conv is None:
-        raise ConfigError("pattern", config.pattern, f"{model_type} has layers of gated_conv and layers of attention")
+    """The keys of config.json about mixers and widths; of a kind of mixers that no layer has any will do."""
+    attention = next((m for m, _ in found if isinstance(m, gqa.Config)), gqa.Config(n_heads=1).resolved(config.d_model))
+    conv = next((m for m, _ in found if isinstance(m, gated_conv.Config)), gated_conv.Config())
     common = dense.to_hf(config, name, model_type, [(attention, channel)] * len(found))
     common["norm_eps"] = common.pop("rms_norm_eps")
     del common["hidden_act"], common["attention_bias"]

@@ -1,4 +1,5 @@
-"""The text model of Llama 4: chunks with rotary positions, every few layers all tokens without positions, experts in some layers."""
+"""The text model of Llama 4: chunks with rotary positions, every few layers all tokens without positions, experts in some layers. Of a
+checkpoint that also sees the text model is read, its vision tower left out."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ from blocks import swiglu
 from blocks.base import one_of, require
 from zoo.config import ModelConfig
 from zoo.interop import dense, experts, rope
-from zoo.interop.maps import Entry
+from zoo.interop.maps import Entry, LeftOut, Within
 
-MODEL_TYPES = ("llama4_text",)
+MODEL_TYPES = ("llama4_text", "llama4")
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 202048,
     "hidden_size": 5120,
@@ -43,7 +44,7 @@ KINDS = ("chunked_attention", "full_attention")
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = dense.read(hf, DEFAULTS)
+    hf = dense.read(dense.text(hf, "llama4"), DEFAULTS)
     experts.silu(hf)
     n, step = hf["num_hidden_layers"], hf["interleave_moe_layer_step"]
     rotary = hf["no_rope_layers"] or [int((i + 1) % hf["no_rope_layer_interval"] != 0) for i in range(n)]  # 1: with positions
@@ -93,7 +94,7 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found = experts.surroundings(config)
+    found = [*experts.surroundings(config), Within("", "language_model."), LeftOut("vision_model.*"), LeftOut("multi_modal_projector.*")]
     for layer, attention, channel in experts.pairs(config):
         theirs = f"model.layers.{layer}.feed_forward"
         found += dense.attention_rules(attention, f"model.layers.{layer}.self_attn")

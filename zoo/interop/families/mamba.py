@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ DEFAULTS: dict[str, Any] = {
     **spaces.SURROUNDINGS,
     "vocab_size": 50280,
     "hidden_size": 768,
+    "intermediate_size": None,
     "state_size": 16,
     "num_hidden_layers": 32,
     "time_step_rank": "auto",
@@ -24,7 +26,16 @@ DEFAULTS: dict[str, Any] = {
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
     hf = dense.read(hf, DEFAULTS)
-    return spaces.model(hf, spaces.mixer(hf, "mamba1", dt_rank=rank(hf)))
+    return spaces.model(hf, spaces.mixer(hf, "mamba1", expand=growth(hf), dt_rank=rank(hf)))
+
+
+def growth(hf: Mapping[str, Any]) -> float:
+    """Inner channels over the model's width: of intermediate_size where config.json says it (beside another `expand` in Falcon-Mamba 7B)."""
+    inner, width = hf["intermediate_size"], hf["hidden_size"]
+    if inner is None:
+        return float(hf["expand"])
+    share = inner / width
+    return share if int(share * width) == inner else math.nextafter(share, math.inf)
 
 
 def rank(hf: Mapping[str, Any]) -> int | None:
@@ -35,7 +46,12 @@ def rank(hf: Mapping[str, Any]) -> int | None:
 def to_hf(config: ModelConfig) -> dict[str, Any]:
     found = only(config, "mamba", "mamba1")
     (mixer,) = found[0]
-    return spaces.to_hf(config, "Mamba", "mamba", len(found), mixer) | {"time_step_rank": mixer.dt_rank}
+    return spaces.to_hf(config, "Mamba", "mamba", len(found), mixer) | sizes(config, mixer)
+
+
+def sizes(config: ModelConfig, mixer: Any) -> dict[str, Any]:
+    """The keys of config.json about inner widths."""
+    return {"intermediate_size": mixer.inner(config.d_model), "time_step_rank": mixer.dt_rank}
 
 
 def rules(config: ModelConfig) -> list[Entry]:

@@ -2,7 +2,8 @@
 
 The published checkpoints (MiniMax-Text-01, MiniMax-M1) name things in their own code's words and turn `rotary_dim` = 64 of the 128
 dimensions of a head. The class of transformers 5 turns whole heads whatever config.json says: it is not quite the published model. We
-are, where config.json says rotary_dim or partial_rotary_factor, and are as the class where it says neither.
+are, where config.json says rotary_dim or partial_rotary_factor (such a model is not written for that class), and are as the class where
+it says neither.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
     attention = next((m for m, _ in found if isinstance(m, gqa.Config)), None)
     if attention is None or not any(isinstance(m, gla.Config) for m, _ in found):
         raise ConfigError("pattern", config.pattern, "minimax has layers of gla and layers of gqa")
+    share = 1.0 if attention.rope is None else attention.rope.partial
+    require(share == 1, "rope.partial", share, "minimax's class in transformers turns whole heads", "--family zoo keeps it")
     common = dense.to_hf(config, "MiniMax", "minimax", [(attention, swiglu.Config(hidden=moe.hidden))] * len(found))
     del common["attention_bias"]
     found_factors: dict[str, float] = {}

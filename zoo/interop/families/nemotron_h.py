@@ -14,7 +14,7 @@ from blocks.base import Config, ConfigError, one_of
 from zoo.config import ModelConfig
 from zoo.interop import dense, experts, hybrid, latent, spaces
 from zoo.interop.layers import Place
-from zoo.interop.maps import Entry, NotAWeight, Rule, linear
+from zoo.interop.maps import Entry, LeftOut, Rule, linear
 
 MODEL_TYPES = ("nemotron_h",)
 DEFAULTS: dict[str, Any] = {
@@ -187,7 +187,7 @@ def block_to_hf(block: Config) -> dict[str, Any]:
 def rules(config: ModelConfig) -> list[Entry]:
     """The weight map; mtp.* predicts further tokens and is no part of the model."""
     found: list[Entry] = [
-        NotAWeight("mtp.*"),
+        LeftOut("mtp.*"),
         Rule("embedding.weight", "backbone.embeddings.weight"),
         *linear("norm", "backbone.norm_f"),
         Rule("head.weight", "lm_head.weight"),

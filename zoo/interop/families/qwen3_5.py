@@ -1,4 +1,5 @@
-"""The text model of Qwen3.5: Qwen3-Next's mixers with separate projections, dense channel mixers."""
+"""The text model of Qwen3.5: Qwen3-Next's mixers with separate projections, dense channel mixers. Of a checkpoint that also sees the text
+model is read, its vision tower left out."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from zoo.interop import delta, dense, experts
 from zoo.interop.families import qwen3_next
 from zoo.interop.maps import Entry
 
-MODEL_TYPES = ("qwen3_5_text",)
+MODEL_TYPES = ("qwen3_5_text", "qwen3_5")
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 248320,
     "hidden_size": 4096,
@@ -35,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = dense.read(hf, DEFAULTS)
+    hf = dense.read(dense.text(hf, "qwen3_5"), DEFAULTS)
     experts.silu(hf)
     return qwen3_next.model(hf, dense.pairs(qwen3_next.mixers(hf), dense.gated(hf)))
 
@@ -46,4 +47,4 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    return delta.rules(config, delta.split_rules)
+    return delta.seeing(delta.rules(config, delta.split_rules))

@@ -1,4 +1,4 @@
-"""The text model of Qwen3.5 with experts: Qwen3.5's mixers, and Qwen3-Next's mixture in every layer."""
+"""The text model of Qwen3.5 with experts: Qwen3.5's mixers, and Qwen3-Next's mixture in every layer. The vision tower is left out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.interop import delta, dense, experts
 from zoo.interop.families import qwen3_5, qwen3_next
 from zoo.interop.maps import Entry
 
-MODEL_TYPES = ("qwen3_5_moe_text",)
+MODEL_TYPES = ("qwen3_5_moe_text", "qwen3_5_moe")
 DEFAULTS: dict[str, Any] = {key: value for key, value in qwen3_5.DEFAULTS.items() if key != "intermediate_size"} | {
     "hidden_size": 2048,
     "num_hidden_layers": 40,
@@ -24,7 +24,7 @@ DEFAULTS: dict[str, Any] = {key: value for key, value in qwen3_5.DEFAULTS.items(
 
 
 def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
-    hf = dense.read(hf, DEFAULTS)
+    hf = dense.read(dense.text(hf, "qwen3_5_moe"), DEFAULTS)
     moe = qwen3_next.mixture(hf | {"norm_topk_prob": True})
     return qwen3_next.model(hf, dense.pairs(qwen3_next.mixers(hf), moe))
 
@@ -37,4 +37,4 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    return delta.rules(config, delta.split_rules)
+    return delta.seeing(delta.rules(config, delta.split_rules))

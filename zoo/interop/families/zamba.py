@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from blocks.base import require
 from zoo.config import ModelConfig
 from zoo.interop import dense, shared, spaces
 from zoo.interop.layers import Place
@@ -63,6 +64,8 @@ def space(hf: Mapping[str, Any]) -> dict[str, Any]:
 def to_hf(config: ModelConfig) -> dict[str, Any]:
     found = shared.layers(config, "zamba", "mamba1")
     mixer, _ = shared.first(found)
+    uses = sum(layer.transformer is not None for layer in found)
+    require(uses > 1, "pattern", config.pattern, "zamba's class in transformers takes no model with one shared_transformer", "use it again")
     return shared.to_hf(config, "Zamba", "zamba", found) | {
         "n_mamba_heads": mixer.n_heads,
         "mamba_dt_rank": mixer.dt_rank,
