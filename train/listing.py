@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # a list needs neither
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+WIDE = 110  # columns from which a line has room for a summary
 
 
 def first_line(text: str | None) -> str:
@@ -45,7 +46,7 @@ def models(length: int | None = None) -> list[dict[str, Any]]:
     (null: not a published model), and the family of transformers' classes that each is compared with in the tests (null: none). With a
     length the ledger's cost of one sequence of so many tokens, null where the model has fewer positions."""
     rows = []
-    for path in sorted((CONFIGS / "models").rglob("*.yaml")):
+    for path in sorted((CONFIGS / "models").rglob("*.yaml"), key=lambda path: (path.parent, path.name)):
         values = load_yaml(path)
         config, published = load_model(values), read_published(values)
         total = ledger(config, 1).total
@@ -145,27 +146,16 @@ def table(title: str, rows: list[dict[str, Any]]) -> None:
 
 
 def show_models(rows: list[dict[str, Any]], length: int | None) -> None:
-    """The models as a table, sizes in units that read well."""
-    made = Table(title="models", title_justify="left", box=None, header_style="bold")
-    made.add_column("path", overflow="fold")
-    made.add_column("parameters", justify="right")
-    made.add_column("active", justify="right")
-    made.add_column("published", justify="right")
-    made.add_column("oracle")
-    for heading in () if length is None else ("FLOPs a token", "state, cache", "a token"):
-        made.add_column(heading, justify="right")
-    made.add_column("summary", overflow="fold")
-    for row in rows:
-        costs = () if length is None else (row["flops_per_token"], row["state_bytes"], row["state_bytes_per_token"])
-        cells = (_short(n, unit) for n, unit in zip(costs, ("FLOPs", "B", "B"), strict=False))
-        count = _published(row["published"])
-        sizes = (_short(row["parameters"], ""), _short(row["active_parameters"], ""))
-        made.add_row(row["path"], *sizes, count, row["oracle"] or "-", *cells, row["summary"])
+    """The models as a table a folder and a line each, sizes in units that read well."""
     console = Console()
-    console.print(made)
+    for folder, members in itertools.groupby(rows, lambda row: str(Path(row["path"]).parent)):
+        console.print(_models_table(folder, list(members), length, summaries=console.width >= WIDE))
+        console.print()
     console.print("active: the parameters that one token meets, of experts those that it chose; the embedding counts whole")
-    console.print("published: the checkpoint's or the paper's count; = ours (with what the file lists apart), else ≠; - none")
-    console.print("oracle: the family of transformers' classes that the model is compared with in the tests; - none")
+    console.print(
+        "published: whether ours is the checkpoint's or the paper's count, exactly or to its digits (with what the file lists apart)"
+    )
+    console.print("oracle: the family of transformers' classes that the model is compared with in the tests")
     if length is not None:
         console.print(
             f"{length:,} tokens: forward FLOPs a token, averaged over all; bytes of state and cache after the last, in float32, of one"
@@ -174,12 +164,38 @@ def show_models(rows: list[dict[str, Any]], length: int | None) -> None:
     console.print()
 
 
+def _models_table(folder: str, rows: list[dict[str, Any]], length: int | None, *, summaries: bool) -> Table:
+    made = Table(title=f"{folder}/", title_justify="left", box=None, header_style="bold", expand=summaries)
+    made.add_column("model", no_wrap=True)
+    for heading in ("parameters", "active", "published"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    made.add_column("oracle", no_wrap=True)
+    for heading in () if length is None else ("FLOPs/token", "state", "/token"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    if summaries:
+        made.add_column("summary", no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in rows:
+        total, active = row["parameters"], row["active_parameters"]
+        cells = [Path(row["path"]).stem, _count(total), _count(active) if active != total else "", _published(row["published"])]
+        costs = () if length is None else (row["flops_per_token"], row["state_bytes"], row["state_bytes_per_token"])
+        cells += [row["oracle"] or "", *(_short(n, unit) for n, unit in zip(costs, ("", "B", "B"), strict=False))]
+        made.add_row(*cells, *([row["summary"]] if summaries else []))
+    return made
+
+
 def _published(found: dict[str, Any] | None) -> str:
-    """The published count, exact or with the published digits, and whether ours agrees: 8,030,261,248 = or 1.5B ≠."""
+    """How our count stands to the published one: exact, = 9.78B, or not 1.5B."""
     if found is None:
-        return "-"
+        return ""
     count = found["parameters"]
-    return f"{count if isinstance(count, str) else f'{count:,}'} {'=' if found['agrees'] else '≠'}"
+    if not found["agrees"]:
+        return f"not {count if isinstance(count, str) else _count(count)}"
+    return f"= {count}" if isinstance(count, str) else "exact"
+
+
+def _count(number: int) -> str:
+    """Three digits and the unit of parameter counts: 741K, 9.78B."""
+    return _short(number, "").replace(" ", "").replace("k", "K").replace("G", "B")
 
 
 def _short(number: int | None, unit: str) -> str:

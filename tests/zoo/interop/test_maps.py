@@ -9,7 +9,10 @@ from torch import Tensor
 from blocks.base import ConfigError
 from zoo.interop.maps import (
     Concat,
+    Either,
+    Entry,
     Heads,
+    LeftOut,
     NotAWeight,
     Permute,
     Rule,
@@ -20,6 +23,7 @@ from zoo.interop.maps import (
     Tied,
     Transpose,
     Trunk,
+    Within,
     to_ours,
     to_theirs,
 )
@@ -89,13 +93,31 @@ def test_what_the_rules_leave_behind_is_not_written() -> None:
 
 
 def test_a_tied_copy_must_be_a_copy() -> None:
-    rules = [*RULES, Tied("head", "x.a")]
+    rules: list[Entry] = [*RULES, Tied("head", "x.a")]
     assert to_ours(rules, THEIRS | {"head": THEIRS["x.a"].clone()}, OWN, "place").keys() == OWN.keys()
     with pytest.raises(ConfigError, match="no place for head"):
         to_ours(rules, THEIRS | {"head": THEIRS["x.a"] + 1}, OWN, "place")
 
 
 def test_buffers_are_named_and_a_trunk_may_come_without_its_prefix() -> None:
-    rules = [Trunk("x."), *RULES, NotAWeight("x.*.inv_freq")]
+    rules: list[Entry] = [Trunk("x."), *RULES, NotAWeight("x.*.inv_freq")]
     bare = {name.removeprefix("x."): t for name, t in (THEIRS | {"x.1.inv_freq": tensor(2)}).items()}
     assert to_ours(rules, bare, OWN, "place").keys() == OWN.keys()
+
+
+def test_a_part_of_a_larger_model_is_read_and_the_rest_is_named() -> None:
+    whole = {f"y.{name}": t for name, t in THEIRS.items()} | {"sight.1": tensor(3)}
+    rules: list[Entry] = [*RULES, Within("", "y.")]
+    assert to_ours([*rules, LeftOut("sight.*")], whole, OWN, "place").keys() == OWN.keys()
+    with pytest.raises(ConfigError, match=r"no place for sight\.1"):
+        to_ours(rules, whole, OWN, "place")
+
+
+def test_either_form_is_read_and_the_first_is_written() -> None:
+    forms = [Either(Rule("a", ("x", "y"), Concat((2, 1))), Rule("a", "whole"))]
+    own = {"a": tensor(3)}
+    apart = to_theirs(forms, own, "family")
+    assert apart.keys() == {"x", "y"}
+    assert all(torch.equal(to_ours(forms, theirs, own, "place")["a"], own["a"]) for theirs in (apart, {"whole": own["a"]}))
+    with pytest.raises(ConfigError, match="lacks y"):
+        to_ours(forms, {"x": apart["x"]}, own, "place")

@@ -81,5 +81,5 @@ def test_experts_in_one_tensor_are_read_as_experts_one_by_one(tmp_path: Path) ->
 @pytest.mark.parametrize("model_type", WHOLES)
 @pytest.mark.parametrize("wrong", [{"quantization_config": {"quant_method": "fp8"}, "text_config": {}}, {}])
 def test_wholes_without_a_readable_text_model_are_refused(model_type: str, wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="text_config|quantization_config"):
+    with pytest.raises(ConfigError, match=r"text_config|quantization_config"):
         of_model_type(model_type).to_zoo({"model_type": model_type, **wrong})

@@ -30,7 +30,7 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def growth(hf: Mapping[str, Any]) -> float:
-    """Inner channels over the model's width: of intermediate_size where config.json says it (beside another `expand` in Falcon-Mamba 7B)."""
+    """Inner channels over the model's width: of intermediate_size where config.json says it (Falcon-Mamba 7B: beside another expand)."""
     inner, width = hf["intermediate_size"], hf["hidden_size"]
     if inner is None:
         return float(hf["expand"])
