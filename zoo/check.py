@@ -247,7 +247,7 @@ def check_rooms(subject: Subject) -> float:
 
 
 def check_ledger(subject: Subject) -> float:
-    """Parameters, FLOPs (reference), executed FLOPs (chunked) and state bytes at several lengths, by equality."""
+    """Parameters, FLOPs (reference), executed FLOPs (chunked) and state bytes at several lengths, by equality; the idle ones are idle."""
     block = subject.config.build(subject.d_model, 1, 3)
     single = Subject(subject.config, block, subject.d_model)
     for length in LEDGER_LENGTHS:
@@ -260,7 +260,18 @@ def check_ledger(subject: Subject) -> float:
         _equal("flops", cost.flops, flops, length)
         _equal("executed_flops", cost.executed_flops, _counted(single, piece, "chunked")[1], length)
         _equal("state_bytes", cost.state_bytes, state_bytes(detach(state)), length)
+    idle, unmet = subject.config.cost(subject.d_model, LENGTH).idle_params, _unmet(subject)
+    if idle > unmet:  # what a token meets may still have no gradient
+        _equal("idle_params", idle, unmet, LENGTH)
     return 0.0
+
+
+def _unmet(subject: Subject) -> int:
+    """The entries of all parameters that the last token of a text gives no gradient."""
+    y, _, _ = _read(subject, [_piece(subject, batch=1)])
+    parameters = [p for p in subject.block.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(y[:, -1].square().sum(), parameters, allow_unused=True)
+    return sum(p.numel() if g is None else int((g == 0).sum()) for p, g in zip(parameters, gradients, strict=True))
 
 
 def _counted(subject: Subject, piece: Piece, room: str) -> tuple[Any, int]:

@@ -19,7 +19,6 @@ from zoo.model import Model, build
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
 CHECKPOINTS = ("checkpoint", "checkpoint.next")  # the second holds the newer one while the two are exchanged
-LISTED = 3  # names that an error gives; the rest is counted
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -142,9 +141,9 @@ def owned(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], most: int = 3) -> str:
     """The first names, and how many more there are."""
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _held(model: Model) -> dict[str, Tensor]:

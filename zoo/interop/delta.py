@@ -10,7 +10,8 @@ from blocks.base import ConfigError, one_of, require
 from zoo.config import ModelConfig
 from zoo.interop import dense, experts
 from zoo.interop.layers import Place, Spec
-from zoo.interop.maps import Concat, Entry, LeftOut, Permute, Rule, Split, Squeeze, Within, linear, ungrouped
+from zoo.interop.maps import Entry, LeftOut, Rule, Within, linear
+from zoo.interop.steps import Concat, Permute, Split, Squeeze, ungrouped
 
 LINEAR, FULL = "linear_attention", "full_attention"
 

@@ -10,7 +10,8 @@ from blocks.base import one_of, require
 from zoo.config import ModelConfig
 from zoo.interop import rope
 from zoo.interop.layers import Place, Spec, assemble, only, places
-from zoo.interop.maps import Concat, Entry, Rule, Step, Tied, linear
+from zoo.interop.maps import Entry, Rule, Tied, linear
+from zoo.interop.steps import Concat, Step
 
 ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "relu2": "relu2"}
 ACTIVATIONS_OUT = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu2": "relu2"}

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from blocks import moe
-from blocks.base import ConfigError, one_of
+from blocks.base import ConfigError, one_of, require
 from zoo.config import ModelConfig
 from zoo.interop import dense
 from zoo.interop.layers import Place, Spec
-from zoo.interop.maps import Concat, Either, Entry, Rule, Step, Transpose, linear
+from zoo.interop.maps import Either, Entry, Rule, linear
+from zoo.interop.steps import Concat, Step, Transpose
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,13 @@ def only(config: ModelConfig, family: str, *mixers: str) -> list[tuple[Any, Any]
             raise ConfigError("pattern", config.pattern, f"{what}; sub-layer {index} of {len(found)} is {here}")
         flat.append(branches[0].config)
     return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def only_dense(config: ModelConfig, family: str, *mixers: str) -> list[tuple[Any, Any]]:
+    """As `only`, with a swiglu in every layer."""
+    found = only(config, family, *mixers)
+    require(not any(is_moe(channel) for _, channel in found), "pattern", config.pattern, f"{family} has a swiglu in every layer, no moe")
+    return found
 
 
 def is_moe(channel: Any) -> bool:

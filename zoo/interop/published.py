@@ -26,6 +26,7 @@ FAMILIES: dict[str, str] = {
     "deepseek_v2_lite": "deepseek_v2",
     "deepseek_v3": "deepseek_v3",
     "deepseek_v32": "deepseek_v32",
+    "diffllama": "diffllama",
     "falcon_h1_500m": "falcon_h1",
     "falcon_mamba_7b": "falcon_mamba",
     "gemma2_2b": "gemma2",

@@ -11,7 +11,8 @@ from zoo.config import ModelConfig
 from zoo.interop import dense
 from zoo.interop.hybrid import KINDS
 from zoo.interop.layers import Place, Spec
-from zoo.interop.maps import Concat, Entry, Rule, Tied, linear
+from zoo.interop.maps import Entry, Rule, Tied, linear
+from zoo.interop.steps import Concat
 
 ALIASES = {"layer_types": "layers_block_type", "head_dim": "attention_head_dim"}  # other names that the classes take
 

@@ -9,7 +9,8 @@ from blocks.base import one_of
 from zoo.config import ModelConfig
 from zoo.interop import dense
 from zoo.interop.layers import Place, Spec, assemble
-from zoo.interop.maps import Entry, Heads, Permute, Rule, Squeeze, Trunk, linear, ungrouped
+from zoo.interop.maps import Entry, Rule, Trunk, linear
+from zoo.interop.steps import Heads, Permute, Squeeze, ungrouped
 
 SURROUNDINGS: dict[str, Any] = {  # keys of config.json with their defaults
     "layer_norm_epsilon": 1e-5,

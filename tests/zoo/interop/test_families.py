@@ -1,13 +1,20 @@
 """What holds for every family: its defaults are those of the class that it reads."""
 
 import importlib
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
+from blocks.base import ConfigError
 from tests.zoo.interop.parity import their_config
+from zoo.config import load_model
 from zoo.interop import families
+from zoo.interop.checkpoint import family_of
 from zoo.interop.layers import assemble, fold
 from zoo.pattern import expand
+
+MODELS = Path(__file__).parents[3] / "configs" / "models"
 
 WITH_DEFAULTS = [name for name in families.names() if "DEFAULTS" in vars(families.family(name))]
 
@@ -44,3 +51,11 @@ def test_equal_blocks_share_a_name() -> None:
     a, w, f = {"type": "gqa"}, {"type": "gqa", "window": 4}, {"type": "swiglu"}
     made = assemble([[a], [f], [w], [f], [{"type": "gqa", "bias": True}, f]])
     assert made == {"blocks": {"A": a, "F": f, "W": w, "A2": {"type": "gqa", "bias": True}}, "pattern": "A F W F A2|F"}
+
+
+@pytest.mark.parametrize("name", families.names())
+def test_any_model_is_written_or_refused(name: str) -> None:
+    """By ConfigError, not by what breaks on a block that the family has never seen."""
+    for path in sorted(MODELS.rglob("*.yaml")):
+        with suppress(ConfigError):
+            assert family_of(load_model(path, tiny=True), name)[0] == name

@@ -7,26 +7,8 @@ import torch
 from torch import Tensor
 
 from blocks.base import ConfigError
-from zoo.interop.maps import (
-    Concat,
-    Either,
-    Entry,
-    Heads,
-    LeftOut,
-    NotAWeight,
-    Permute,
-    Rule,
-    Split,
-    Squeeze,
-    Stack,
-    Step,
-    Tied,
-    Transpose,
-    Trunk,
-    Within,
-    to_ours,
-    to_theirs,
-)
+from zoo.interop.maps import Either, Entry, LeftOut, NotAWeight, Rule, Tied, Trunk, Within, to_ours, to_theirs
+from zoo.interop.steps import Concat, Heads, Permute, Split, Squeeze, Stack, Step, Transpose
 
 
 def tensor(*shape: int, seed: int = 0) -> Tensor:

@@ -9,7 +9,8 @@ from blocks import differential, gqa
 from blocks.base import require
 from zoo.config import ModelConfig
 from zoo.interop import dense, layers, rope
-from zoo.interop.maps import Concat, Entry, Rule, linear
+from zoo.interop.maps import Entry, Rule, linear
+from zoo.interop.steps import Concat
 
 MODEL_TYPES = ("diffllama",)
 DEFAULTS = {

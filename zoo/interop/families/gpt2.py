@@ -8,7 +8,8 @@ from typing import Any
 from zoo.config import ModelConfig
 from zoo.interop import dense
 from zoo.interop.layers import assemble, only
-from zoo.interop.maps import Entry, NotAWeight, Rule, Tied, Transpose, Trunk, linear
+from zoo.interop.maps import Entry, NotAWeight, Rule, Tied, Trunk, linear
+from zoo.interop.steps import Transpose
 
 MODEL_TYPES = ("gpt2",)
 DEFAULTS = {

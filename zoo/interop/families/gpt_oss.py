@@ -9,7 +9,8 @@ from blocks import swiglu
 from blocks.base import require
 from zoo.config import ModelConfig
 from zoo.interop import dense, experts, layers, rope
-from zoo.interop.maps import Entry, Permute, Rule
+from zoo.interop.maps import Entry, Rule
+from zoo.interop.steps import Permute
 
 MODEL_TYPES = ("gpt_oss",)
 DEFAULTS: dict[str, Any] = {

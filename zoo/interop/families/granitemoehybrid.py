@@ -9,7 +9,8 @@ from blocks import swiglu
 from zoo.config import ModelConfig
 from zoo.interop import dense, experts, hybrid, rope
 from zoo.interop.layers import Place
-from zoo.interop.maps import Entry, Rule, Split
+from zoo.interop.maps import Entry, Rule
+from zoo.interop.steps import Split
 
 MODEL_TYPES = ("granitemoehybrid",)
 DEFAULTS: dict[str, Any] = {

@@ -8,7 +8,8 @@ from typing import Any
 from zoo.config import ModelConfig
 from zoo.interop import delta, dense, experts, latent
 from zoo.interop.layers import Place
-from zoo.interop.maps import Also, Entry, Rule, Squeeze
+from zoo.interop.maps import Also, Entry, Rule
+from zoo.interop.steps import Squeeze
 
 MODEL_TYPES = ("kimi_linear",)
 RENAMED = {  # in config.json -> in the class

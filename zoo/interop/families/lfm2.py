@@ -10,7 +10,8 @@ from blocks.base import one_of, require
 from zoo.config import ModelConfig
 from zoo.interop import dense, experts, rope
 from zoo.interop.layers import Place, Spec
-from zoo.interop.maps import Concat, Entry, Rule, Squeeze, linear
+from zoo.interop.maps import Entry, Rule, linear
+from zoo.interop.steps import Concat, Squeeze
 
 MODEL_TYPES = ("lfm2",)
 MIXERS: dict[str, Any] = {  # keys of config.json with their defaults, of this family and of that with experts
@@ -69,7 +70,7 @@ def model(hf: Mapping[str, Any], types: Sequence[str], channels: Sequence[Spec])
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = experts.only(config, "lfm2", "gqa", "gated_conv")
+    found = experts.only_dense(config, "lfm2", "gqa", "gated_conv")
     return common_to_hf(config, found, "Lfm2", "lfm2", found[0][1]) | {"block_auto_adjust_ff_dim": False}
 
 

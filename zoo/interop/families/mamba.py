@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from blocks.base import require
 from zoo.config import ModelConfig
 from zoo.interop import dense, spaces
 from zoo.interop.layers import only
@@ -34,6 +35,8 @@ def growth(hf: Mapping[str, Any]) -> float:
     inner, width = hf["intermediate_size"], hf["hidden_size"]
     if inner is None:
         return float(hf["expand"])
+    whole = isinstance(inner, int) and not isinstance(inner, bool) and inner >= 1
+    require(whole, "intermediate_size", inner, "must be a whole number above 0")
     share = inner / width
     return share if int(share * width) == inner else math.nextafter(share, math.inf)
 

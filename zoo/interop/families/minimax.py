@@ -16,7 +16,8 @@ from blocks.base import ConfigError, require
 from zoo.config import ModelConfig
 from zoo.interop import delta, dense, experts, rope
 from zoo.interop.layers import Place, places
-from zoo.interop.maps import Entry, NotAWeight, Permute, Rule, linear, ungrouped
+from zoo.interop.maps import Entry, NotAWeight, Rule, linear
+from zoo.interop.steps import Permute, ungrouped
 
 MODEL_TYPES = ("minimax", "minimax_text_01", "minimax_m1")
 DEFAULTS: dict[str, Any] = {

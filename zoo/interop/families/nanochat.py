@@ -11,7 +11,8 @@ from typing import Any
 from zoo.config import ModelConfig
 from zoo.interop import dense, rope
 from zoo.interop.layers import Place, only
-from zoo.interop.maps import Entry, Permute, linear
+from zoo.interop.maps import Entry, linear
+from zoo.interop.steps import Permute
 
 MODEL_TYPES = ("nanochat",)
 DEFAULTS = {

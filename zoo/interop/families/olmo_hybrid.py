@@ -67,7 +67,7 @@ def _sized(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = experts.only(config, "olmo_hybrid", "gqa", "gated_delta")
+    found = experts.only_dense(config, "olmo_hybrid", "gqa", "gated_delta")
     attention, rule = delta.mixers(config, found, "olmo_hybrid")
     common = dense.to_hf(config, "OlmoHybrid", "olmo_hybrid", [(attention, found[0][1])] * len(found))
     del common["head_dim"]

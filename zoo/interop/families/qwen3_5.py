@@ -42,7 +42,7 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = experts.only(config, "qwen3_5", "gqa", "gated_delta")
+    found = experts.only_dense(config, "qwen3_5", "gqa", "gated_delta")
     return qwen3_next.common_to_hf(config, found, "Qwen3_5", "qwen3_5_text", found[0][1])
 
 

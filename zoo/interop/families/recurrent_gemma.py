@@ -11,7 +11,8 @@ from blocks import gqa, rg_lru
 from blocks.base import ConfigError, one_of, require
 from zoo.config import ModelConfig
 from zoo.interop import dense, rope
-from zoo.interop.maps import Concat, Entry, Rule, Squeeze, linear
+from zoo.interop.maps import Entry, Rule, linear
+from zoo.interop.steps import Concat, Squeeze
 
 MODEL_TYPES = ("recurrent_gemma",)
 DEFAULTS: dict[str, Any] = {

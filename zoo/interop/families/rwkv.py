@@ -12,7 +12,8 @@ from typing import Any
 from zoo.config import ModelConfig
 from zoo.interop import dense
 from zoo.interop.layers import assemble, only
-from zoo.interop.maps import Entry, Rule, Squeeze, Trunk, linear
+from zoo.interop.maps import Entry, Rule, Trunk, linear
+from zoo.interop.steps import Squeeze
 
 MODEL_TYPES = ("rwkv",)
 DEFAULTS: dict[str, Any] = {

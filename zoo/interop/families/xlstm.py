@@ -9,7 +9,8 @@ from blocks.base import require
 from zoo.config import ModelConfig
 from zoo.interop import dense
 from zoo.interop.layers import assemble, only
-from zoo.interop.maps import Concat, Entry, Rule, Trunk, linear
+from zoo.interop.maps import Entry, Rule, Trunk, linear
+from zoo.interop.steps import Concat
 
 MODEL_TYPES = ("xlstm",)
 DEFAULTS: dict[str, Any] = {

@@ -9,7 +9,8 @@ from blocks.base import require
 from zoo.config import ModelConfig
 from zoo.interop import dense, shared, spaces
 from zoo.interop.layers import Place
-from zoo.interop.maps import Concat, Entry, Rule
+from zoo.interop.maps import Entry, Rule
+from zoo.interop.steps import Concat
 
 MODEL_TYPES = ("zamba",)
 DEFAULTS: dict[str, Any] = {
