@@ -27,7 +27,7 @@ def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int)
     return [
         Picture(
             f"{name}: entropy of attention",
-            "Every head, mean over documents and seeds. Dashed: attention spread evenly over all tokens so far.",
+            "Every head, mean over all documents. Dashed: attention spread evenly over all tokens so far.",
             entropies(entropy, models, length),
         ),
         Picture(
@@ -37,7 +37,7 @@ def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int)
         ),
         Picture(
             f"{name}: attention sinks",
-            "Share of the weights on the first token, at the last positions that were read. Mean over documents and seeds.",
+            "Share of the weights on the first token, at the last positions that were read. Mean over all documents.",
             _heads.maps(late, models, "share on the first token"),
         ),
     ]

@@ -24,9 +24,9 @@ def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int)
     stream, window = table[table["metric"] == "nll_stream"], table[table["metric"] == "nll_window"]
     against = (
         "One stream with the state carried, against windows that begin anew, on the same tokens. Where the solid line leaves the dashed "
-        "one, the carried state has begun to hurt. Bands: 95 % interval over seeds."
+        "one, the carried state has begun to hurt. Bands: 95 % intervals."
     )
-    alone = "One stream with the state carried. Bands: 95 % interval over seeds."
+    alone = "One stream with the state carried. Bands: 95 % intervals."
     text = alone if window.empty else against
     return [Picture(f"{name}: loss by position", text, loss_by_position(stream, window, models, length, "nats a token"))]
 

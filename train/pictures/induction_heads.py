@@ -27,11 +27,11 @@ def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int)
         rows = _heads.joined(table, metric)
         if len(rows):
             chance = _heads.joined(table, f"chance_{metric}")["value"].mean()
-            text = f"{text} Even attention gives {chance:.2f}. Mean over seeds."
+            text = f"{text} Even attention gives {chance:.2f}."
             found.append(Picture(f"{name}: {title}", text, _heads.maps(rows, models, "attention weight")))
     excess = _heads.joined(table, "ngram_excess")
     for n, rows in excess.groupby("_n") if len(excess) else ():
-        text = f"Weight on what followed the last {_tokens(int(n))} before, beyond what {_shorter(int(n))}. Mean over seeds."
+        text = f"Weight on what followed the last {_tokens(int(n))} before, beyond what {_shorter(int(n))}."
         found.append(Picture(f"{name}: {n}-gram heads", text, _heads.maps(rows, models, "excess weight")))
     return found
 

@@ -15,5 +15,5 @@ HEADLINE = (Shown("accuracy", "length", "%", 100.0),)
 def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int) -> list[Picture]:
     """A heat map a model."""
     cells = table[(table["metric"] == "accuracy") & table["_depth"].notna()]
-    text = "Share of passkeys of which every token was right, by length and depth, mean over seeds, in per cent."
+    text = "Share of passkeys of which every token was right, by length and depth, in per cent."
     return [Picture(f"{name}: passkey", text, plots.heat_maps(cells, models))]

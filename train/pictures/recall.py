@@ -18,5 +18,5 @@ def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int)
     lengths = sorted(set(cells["_length"].astype(int)))
     best = max(lengths, key=lambda n: len(set(cells[cells["_length"] == str(n)]["_pairs"])))
     chosen = cells[cells["_length"] == str(best)]
-    text = "Share of keys whose value was named. Band: 95 % interval over seeds; thin lines are seeds."
+    text = "Share of keys whose value was named. Bands: 95 % intervals; thin lines: seeds."
     return [Picture(f"{name}: recall", text, plots.accuracy(chosen, models, "_pairs", "key-value pairs", f"{best} tokens"))]

@@ -19,7 +19,7 @@ def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int)
     text = (
         "How far the prediction at the end of a text moves (total variation, 0 to 1) when only its last tokens are read. A model that "
         "relies on recent text is near 0 from few tokens on; one that is still moved at the right edge by the very first tokens "
-        "cannot forget. Bands: 95 % interval over seeds."
+        "cannot forget. Bands: 95 % intervals."
     )
     return [Picture(f"{name}: effective remembrance", text, remembrance(rows, models, length))]
 

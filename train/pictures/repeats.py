@@ -21,7 +21,7 @@ def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int)
     share = shares[~shares["condition"].str.contains("distance=|times=")]["value"].mean()
     text = (
         f"Tokens that complete an n-gram which stands in the context already: {100 * share:.1f} % of all. Dashed: all other tokens. "
-        "Dotted line: the training length. Bands: 95 % interval over seeds; thin lines are seeds."
+        "Dotted line: the training length. Bands: 95 % intervals; thin lines: seeds."
     )
     return [Picture(f"{name}: repeated n-grams", text, losses(table[table["metric"] == "nll"], models, length))]
 

@@ -21,12 +21,12 @@ def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int)
     found = []
     scores = _heads.joined(table, "score")
     if len(scores):
-        text = "Share of the passkey's tokens that each head copies: its most attended key is the token to be said. Mean over seeds."
+        text = "Share of the passkey's tokens that each head copies: its most attended key is the token to be said."
         found.append(Picture(f"{name}: retrieval heads", text, _heads.maps(scores, models, "retrieval score")))
     accuracy = _heads.joined(table, "accuracy")
     text = (
         "Passkeys found with the outputs of some attention heads zeroed: none, the heads of highest score, or as many of the other "
-        "heads, drawn at random. Whiskers: 95 % interval over seeds."
+        "heads, drawn at random. Whiskers: 95 % intervals."
     )
     return [*found, Picture(f"{name}: without some heads", text, ablations(accuracy, models))]
 

@@ -28,12 +28,12 @@ def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int)
     norms = norms[(norms["_head"] != "") | ~norms["model"].isin(headed)]  # beside matrix states what convolutions hold says little
     found = []
     if len(norms):
-        text = "Every head of every layer (a state without heads is one), mean over documents and seeds."
+        text = "Every head of every layer (a state without heads is one), mean over all documents."
         found.append(Picture(f"{name}: norm of the state", text, states(norms, models, length)))
     if (known["metric"] == "channel_rms").any():
         text = (
             "The head with the channel that grew most from the training length (dotted) to the end of the text: every channel's root "
-            "mean square, mean over documents and seeds. Named on the right: the channels that explode, with the growth of their energy."
+            "mean square, mean over all documents. Named on the right: the channels that explode, with the growth of their energy."
         )
         found.append(Picture(f"{name}: channels of the state", text, channel_maps(known, models, length)))
     return found

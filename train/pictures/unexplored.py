@@ -24,7 +24,7 @@ def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int)
     text = (
         "Left: the distance of the state from the states that training reaches, in standard deviations, the median over heads; about 1 "
         "is a state like those. Right: the share of heads that are farther than at any look inside the training length. Both on "
-        "documents that were not used for the reference. Bands: 95 % interval over seeds."
+        "documents that were not used for the reference. Bands: 95 % intervals."
     )
     return [Picture(f"{name}: unexplored states", text, unexplored(table[table["_layer"].isna()], shown, models, length))]
 

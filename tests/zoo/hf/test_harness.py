@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +134,6 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(evaluate(tmp_path / "model", tasks, task_folder=tmp_path / "tasks", device="cpu", batch_size=2, bootstrap_iters=0), model("zoo"))
 
 
-@pytest.mark.skipif(version("pytablewriter").startswith("0."), reason="lm_eval can't print its table: pip install pytablewriter==1.2.1")
 def test_the_commands(tmp_path: Path) -> None:
     """`python -m zoo.hf.harness` on a hybrid and plain lm_eval on a folder that transformers has a class for, beside each other."""
     started = {}
