@@ -86,11 +86,14 @@ class Bounded(Forgetting):
             return *limited(q, k, v, g, memory, limit=self.state_norm, bonus=bonus, reset=ctx.reset), None
         return *decay.decay(q, k, v, g, memory, bonus=bonus, reset=ctx.reset), None
 
-    def recall_cost(self, length: int, heads: int, k: int, v: int, *, gate: decay.Gate, groups: int | None = None) -> Cost:
-        """FLOPs and state of `recall`, without parameters; gate as the block has it, without `retention`."""
+    def recall_cost(
+        self, length: int, heads: int, k: int, v: int, *, gate: decay.Gate, groups: int | None = None, queries: int | None = None
+    ) -> Cost:
+        """FLOPs and state of `recall`, without parameters; gate as the block has it, without `retention`; queries of all heads
+        together, None = one a head or group."""
         gate = "scalar" if gate == "none" and self.retention is not None else gate
-        flops, numbers = decay.flops(length, heads, k, v), heads * k * v
-        executed = decay.executed_flops(length, heads, k, v, gate=gate, groups=groups)
+        flops, numbers = decay.flops(length, heads, k, v, queries=queries), heads * k * v
+        executed = decay.executed_flops(length, queries or heads, k, v, gate=gate, groups=groups)
         if self.state_norm is not None:
             executed = flops
         if self.state_window is not None:

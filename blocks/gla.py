@@ -23,11 +23,15 @@ Published settings, with K = expand_k d and V = expand_v d wide keys and values:
 
 In general d (2 K + 3 V) + conv (2 K + V) + the gate's + V / h (norm: head) or V (norm: full); without output gate d V less.
 State: K V / h numbers and the convolution's last inputs.
+
+With n_kv_heads = m < h (GLA's published code, SpikingBrain arXiv:2509.05276) there are m heads of keys, values and decays and so m
+memories, each read by h / m queries, head i that of i // (h / m): keys, values and vector gates are K m / h and V m / h wide, gates of a
+head are m, the fixed ones those of m heads, and the state is m / h of the above.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -35,7 +39,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks.base import Context, Cost, one_of, require
+from blocks.base import Context, Cost, divisors, one_of, require
 from blocks.forgetting import Bounded
 from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear
 from blocks.rope import Rope, rotate
@@ -52,12 +56,14 @@ OUTPUT_GATES: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "sigmoid
 class Config(Bounded):
     paper: ClassVar[str] = "GLA, arXiv:2312.06635; RetNet, arXiv:2307.08621; Lightning attention, arXiv:2501.08313"
 
-    n_heads: int = 4  # heads
-    expand_k: float = 0.5  # width of all keys / d_model
-    expand_v: float = 1.0  # width of all values / d_model
+    n_heads: int = 4  # query heads
+    n_kv_heads: int | None = None  # heads of keys, values and decays, a memory each; none: n_heads
+    expand_k: float = 0.5  # width of all queries / d_model, a head's keys are as wide as its queries
+    expand_v: float = 1.0  # width of the output of all query heads / d_model
     gate: str = "vector"  # forgetting: vector, scalar (learned), retnet, lightning, transnormer (fixed), none
     gate_rank: int = 16  # width between W_1 and W_2 of the vector gate
     gate_normaliser: float = 16.0  # tau: the learned gates start near 1 - 0.7 / tau
+    bias: bool = False  # biases in the projections to q, k and v
     rope: Rope | None = None  # rotary position embedding of q and k; None = none
     conv: int = 0  # taps of a short convolution with SiLU on q, k and v; 0 = none
     qk_activation: str = "none"  # of q and k: none, silu, relu
@@ -71,6 +77,8 @@ class Config(Bounded):
         super().check(d_model)
         h = self.n_heads
         require(h >= 1, "n_heads", h, "must be at least 1")
+        m = self.kv_heads
+        require(m >= 1 and h % m == 0, "n_kv_heads", m, f"must divide n_heads = {h}", divisors(h))
         for place in ("expand_k", "expand_v"):
             share = getattr(self, place)
             width = round(share * d_model)
@@ -91,18 +99,30 @@ class Config(Bounded):
         if self.rope is not None:
             self.rope.check(self.widths(d_model)[0] // h)
 
+    @property
+    def kv_heads(self) -> int:
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+
+    def resolved(self, d_model: int) -> "Config":
+        return replace(self, n_kv_heads=self.kv_heads)
+
     def widths(self, d_model: int) -> tuple[int, int]:
-        """K and V, the widths of all heads' keys and values."""
+        """K and V, the widths of all query heads' keys and values."""
         return round(self.expand_k * d_model), round(self.expand_v * d_model)
 
+    def sizes(self, d_model: int) -> list[int]:
+        """The widths of q, k and v."""
+        K, V = self.widths(d_model)
+        return [K, K // self.n_heads * self.kv_heads, V // self.n_heads * self.kv_heads]
+
     def cost(self, d_model: int, length: int) -> Cost:
-        h, (K, V) = self.n_heads, self.widths(d_model)
-        channels = 2 * K + V
+        h, m, (K, V), sizes = self.n_heads, self.kv_heads, self.widths(d_model), self.sizes(d_model)
+        channels = sum(sizes)
         matrices = d_model * (channels + (1 if self.output_gate == "none" else 2) * V)
-        biases = {"vector": K, "scalar": h}.get(self.gate, 0)
-        matrices += {"vector": self.gate_rank * (d_model + K), "scalar": d_model * h}.get(self.gate, 0)
+        biases = {"vector": sizes[1], "scalar": m}.get(self.gate, 0) + self.bias * channels
+        matrices += {"vector": self.gate_rank * (d_model + sizes[1]), "scalar": d_model * m}.get(self.gate, 0)
         linear = linear_flops(length, 1, matrices)
-        return self.recall_cost(length, h, K // h, V // h, gate=self.kind_of_gate) + Cost(
+        return self.recall_cost(length, m, K // h, V // h, gate=self.kind_of_gate, queries=h) + Cost(
             params=matrices + biases + self.conv * channels + (V // h if self.norm == "head" else V),
             flops=linear + conv_flops(length, channels, self.conv),
             executed_flops=linear,
@@ -121,9 +141,9 @@ class Config(Bounded):
 
 
 class State(NamedTuple):
-    conv: Tensor | None  # (b, conv - 1, 2 K + V) float32: the last inputs of the convolution; None = without one
-    memory: Tensor  # (b, h, K / h, V / h) float32
-    recent: Tensor | None = None  # (b, r, K + V + gates) float32: the last r keys, values and log decays; None = without state_window
+    conv: Tensor | None  # (b, conv - 1, channels of q, k, v) float32: the last inputs of the convolution; None = without one
+    memory: Tensor  # (b, n_kv_heads, K / h, V / h) float32
+    recent: Tensor | None = None  # (b, r, k + v + gates) float32: the last r keys, values and log decays; None = without state_window
 
 
 class Block(nn.Module):
@@ -132,16 +152,19 @@ class Block(nn.Module):
     def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
         super().__init__()
         self.config = config
-        h, (K, V) = config.n_heads, config.widths(d_model)
+        h, m, (K, V) = config.n_heads, config.kv_heads, config.widths(d_model)
         self.scale = (K // h) ** -0.5 if config.scale is None else config.scale
-        self.sizes = [K, K, V]
-        self.in_proj = nn.Linear(d_model, 2 * K + V, bias=False)  # q, k, v
+        self.sizes = config.sizes(d_model)
+        self.heads = [h, m, m]
+        self.in_proj = nn.Linear(d_model, sum(self.sizes), bias=config.bias)  # q, k, v
         self.z_proj = nn.Linear(d_model, V, bias=False) if config.output_gate != "none" else None
-        self.conv = ShortConv(2 * K + V, config.conv) if config.conv else None
-        self.g_proj = _gate_projection(config, d_model, K)
-        self.rates = fixed_rates(config.gate, h, layer, n_layers)  # plain numbers: as constant as the config, never cast or saved
+        self.conv = ShortConv(sum(self.sizes), config.conv) if config.conv else None
+        self.g_proj = _gate_projection(config, d_model, self.sizes[1])
+        self.rates = fixed_rates(config.gate, m, layer, n_layers)  # plain numbers: as constant as the config, never cast or saved
         self.norm = RMSNorm(V // h if config.norm == "head" else V, eps=config.norm_eps)
         self.out_proj = residual_linear(V, d_model, n_layers)
+        if config.bias:
+            nn.init.zeros_(self.in_proj.bias)
 
     def forward(self, x: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
         conv, memory, recent = (None, None, None) if state is None else state
@@ -153,11 +176,11 @@ class Block(nn.Module):
         return self.out_proj(o), State(conv, memory, recent)
 
     def _heads(self, x: Tensor, conv: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """q, k (b, t, h, k), v (b, t, h, v), and the convolution's state."""
+        """q (b, t, h, k), k (b, t, m, k), v (b, t, m, v), and the convolution's state."""
         mixed = self.in_proj(x)
         if self.conv is not None:
             mixed, conv = self.conv(mixed, conv, ctx)
-        q, k, v = (i.unflatten(-1, (self.config.n_heads, -1)) for i in mixed.split(self.sizes, -1))
+        q, k, v = (i.unflatten(-1, (n, -1)) for n, i in zip(self.heads, mixed.split(self.sizes, -1), strict=True))
         act = ACTIVATIONS[self.config.qk_activation]
         q, k, v = act(q), act(k), ACTIVATIONS[self.config.v_activation](v)
         if self.config.rope is not None:
@@ -165,10 +188,10 @@ class Block(nn.Module):
         return q, k, v, conv
 
     def gates(self, x: Float[Tensor, "b t d"], ctx: Context) -> Tensor | None:
-        """The log decay: (b, t, h), (b, t, h, k) with a vector gate, None without a gate; 0 at padding."""
+        """The log decay: (b, t, m), (b, t, m, k) with a vector gate, None without a gate; 0 at padding."""
         g = self._own_gates(x)
         if g is None:
-            return self.config.retention_alone(x, self.config.n_heads, ctx)
+            return self.config.retention_alone(x, self.config.kv_heads, ctx)
         return self.config.retained(mask(g, ctx), ctx)
 
     def _own_gates(self, x: Tensor) -> Tensor | None:
@@ -178,7 +201,7 @@ class Block(nn.Module):
         if self.g_proj is None:
             return None
         g = F.logsigmoid(wide(self.g_proj(x))) / self.config.gate_normaliser
-        return g.unflatten(-1, (self.config.n_heads, -1)) if self.config.gate == "vector" else g
+        return g.unflatten(-1, (self.config.kv_heads, -1)) if self.config.gate == "vector" else g
 
 
 def _gate_projection(config: Config, d_model: int, keys: int) -> nn.Module | None:
@@ -187,7 +210,7 @@ def _gate_projection(config: Config, d_model: int, keys: int) -> nn.Module | Non
         last = nn.Linear(config.gate_rank, keys)
         projection: nn.Module = nn.Sequential(nn.Linear(d_model, config.gate_rank, bias=False), last)
     elif config.gate == "scalar":
-        projection = last = nn.Linear(d_model, config.n_heads)
+        projection = last = nn.Linear(d_model, config.kv_heads)
     else:
         return None
     nn.init.zeros_(last.bias)

@@ -10,6 +10,8 @@ v (b, t, h, v); g log decay, <= 0: None (nothing is forgotten), (b, t, h) one sc
 channel; state (b, h, k, v), None = zeros; bonus (h, k); reset (b, t) bool, first tokens of new documents: the memory
 before them is forgotten. A token with k = 0 and g = 0 leaves the state exactly as it was. No scale is applied inside. Returns
 o (b, t, h, v) in v's dtype and the state after the last token, at least float32.
+q may also be (b, t, r h, k), beside k (b, t, h, k): r queries read each head's memory, query i that of head i // r, and o is
+(b, t, r h, v) (grouped queries).
 chunk is the longest chunk of the chunked room, which halves it where a decay is strong; it never changes a result by more than
 rounding.
 
@@ -24,6 +26,7 @@ from torch import Tensor
 
 from kernels.decay import chunked, reference, step
 from kernels.decay.chunked import executed_flops
+from kernels.decay.queries import repeated
 from kernels.decay.tiles import Gate
 from kernels.dtypes import wide
 from kernels.opaque import opaque
@@ -34,20 +37,21 @@ __all__ = ["Gate", "decay", "executed_flops", "flops"]
 ROOMS: Rooms[..., tuple[Tensor, Tensor]] = {
     "mamba_ssm": Guest("kernels.decay.mamba_ssm", "decay"),
     "fla": Guest("kernels.decay.fla", "decay"),
-    "chunked": chunked.decay,
+    "chunked": repeated(chunked.decay),
     "reference": reference.decay,
 }
 STEP = with_step(ROOMS, step.decay)
 
 
 def _outputs(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-    return v, wide(v[:0]).new_empty(v.shape[0], v.shape[2], q.shape[3], v.shape[3])
+    o = v if q.shape[2] <= v.shape[2] else v.new_empty(*q.shape[:3], v.shape[3])
+    return o, wide(v[:0]).new_empty(v.shape[0], v.shape[2], q.shape[3], v.shape[3])
 
 
 @opaque(_outputs)
 def decay(
     q: Float[Tensor, "b t n k"],
-    k: Float[Tensor, "b t n k"],
+    k: Float[Tensor, "b t m k"],
     v: Float[Tensor, "b t h v"],
     g: Float[Tensor, "b t h"] | Float[Tensor, "b t h k"] | None = None,
     state: Float[Tensor, "b h k v"] | None = None,
@@ -55,15 +59,24 @@ def decay(
     bonus: Float[Tensor, "h k"] | None = None,
     reset: Bool[Tensor, "b t"] | None = None,
     chunk: int | None = None,
-) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v"]]:
-    """See the module. Raises ValueError if the groups don't divide the heads or the chunk isn't positive."""
-    if v.shape[2] % q.shape[2]:
-        raise ValueError(f"decay: {q.shape[2]} groups of q and k don't divide {v.shape[2]} heads of v")
+) -> tuple[Float[Tensor, "b t o v"], Float[Tensor, "b h k v"]]:
+    """See the module. Raises ValueError if the heads of q, k and v don't go together or the chunk isn't positive."""
+    fit(q, k, v)
     if chunk is not None and chunk < 1:
         raise ValueError(f"decay: chunk = {chunk} must be at least 1")
     return serve("decay", STEP if v.shape[1] == 1 else ROOMS, q, k, v, g, state, bonus=bonus, reset=reset, chunk=chunk)
 
 
-def flops(length: int, heads: int, k: int, v: int) -> int:
-    """What the recurrence needs: a token and head writes k v^T and reads S^T q, each a multiply-add an entry of S."""
-    return 4 * length * heads * k * v
+def fit(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raise ValueError unless q and k are groups of v's heads, or q several queries of each head."""
+    queries, keys, heads = (x.shape[2] for x in (q, k, v))
+    if queries > heads and (keys != heads or queries % heads):
+        raise ValueError(f"decay: {queries} queries don't share the memories of {keys} keys and {heads} heads of v")
+    if queries <= heads and (queries != keys or heads % queries):
+        raise ValueError(f"decay: {queries} groups of q and {keys} of k don't divide {heads} heads of v")
+
+
+def flops(length: int, heads: int, k: int, v: int, *, queries: int | None = None) -> int:
+    """What the recurrence needs: a token and head writes k v^T, a token and query reads S^T q, each a multiply-add an entry of S.
+    queries: of all heads together, None = one a head."""
+    return 2 * length * (heads + (queries or heads)) * k * v

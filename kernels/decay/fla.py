@@ -14,6 +14,7 @@ from fla.ops.rwkv6 import chunk_rwkv6, fused_recurrent_rwkv6
 from fla.ops.simple_gla import chunk_simple_gla, fused_recurrent_simple_gla
 from torch import Tensor
 
+from kernels.decay.queries import repeated
 from kernels.flash_linear_attention import WIDEST, by_documents, is_short, log_decays, loses_gates, refuses
 
 CHUNKS = {"scalar": chunk_simple_gla, "vector": chunk_gla, "bonus": chunk_rwkv6}
@@ -37,6 +38,7 @@ def refuses_decay(
 
 
 @torch.compiler.disable
+@repeated
 def decay(
     q: Tensor,
     k: Tensor,

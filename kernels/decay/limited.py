@@ -18,7 +18,8 @@ from kernels.opaque import opaque
 
 
 def _outputs(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-    return v, wide(v[:0]).new_empty(v.shape[0], v.shape[2], q.shape[3], v.shape[3])
+    o = v if q.shape[2] <= v.shape[2] else v.new_empty(*q.shape[:3], v.shape[3])
+    return o, wide(v[:0]).new_empty(v.shape[0], v.shape[2], q.shape[3], v.shape[3])
 
 
 @opaque(_outputs)
@@ -35,7 +36,8 @@ def limited(
 ) -> tuple[Tensor, Tensor]:
     """See the module. With a bonus a token reads the state before it, which is within the limit, and itself."""
     b, _, h, width = v.shape
-    queries, keys = (wide(x).repeat_interleave(h // x.shape[2], 2).unbind(1) for x in (q, k))
+    by_head = (wide(x).repeat_interleave(max(1, h // x.shape[2]), 2).unflatten(2, (h, -1)) for x in (q, k))
+    queries, keys = (x.unbind(1) for x in by_head)  # (b, h, r, k), (b, h, 1, k)
     values = wide(v).unbind(1)
     s = keys[0].new_zeros(b, h, q.shape[3], width) if state is None else wide(state)
     kept = None if g is None else wide(g).exp().reshape(*g.shape[:3], -1, 1).unbind(1)  # (b, h, k or 1, 1)
@@ -45,10 +47,10 @@ def limited(
         for i, (q_t, k_t, v_t) in enumerate(zip(queries, keys, values, strict=True)):
             if fresh is not None:
                 s = s.masked_fill(fresh[i], 0)
-            written = k_t[..., None] @ v_t[..., None, :]
+            written = k_t.mT @ v_t[..., None, :]
             after = scaled(written + (s if kept is None else kept[i] * s), limit)
             seen = after if bonus is None else s + wide(bonus)[..., None] * written
-            out.append((q_t[..., None, :] @ seen)[..., 0, :])
+            out.append((q_t @ seen).flatten(1, 2))
             s = after
     return torch.stack(out, 1).to(v.dtype), s
 

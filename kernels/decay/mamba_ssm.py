@@ -17,6 +17,7 @@ from mamba_ssm.ops.triton.selective_state_update import selective_state_update
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kernels.decay.queries import repeated
 from kernels.dtypes import wide
 from kernels.gpu import differentiated, lacks_gpu, needs_tf32, unknown_dtype
 
@@ -67,6 +68,7 @@ def _narrowest(*tensors: Tensor) -> Tensor:
 
 
 @torch.compiler.disable
+@repeated
 def decay(
     q: Tensor,
     k: Tensor,

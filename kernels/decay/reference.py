@@ -19,8 +19,8 @@ def decay(
 ) -> tuple[Tensor, Tensor]:
     """`chunk` belongs to the signature of the operation and means nothing here."""
     b, _, h, width = v.shape
-    repeats = h // q.shape[2]
-    queries, keys = (wide(x).repeat_interleave(repeats, 2).unbind(1) for x in (q, k))
+    by_head = (wide(x).repeat_interleave(max(1, h // x.shape[2]), 2).unflatten(2, (h, -1)) for x in (q, k))
+    queries, keys = (x.unbind(1) for x in by_head)  # (b, h, r, k), (b, h, 1, k)
     values = wide(v).unbind(1)
     s = keys[0].new_zeros(b, h, q.shape[3], width) if state is None else wide(state)
     kept = None if g is None else wide(g).exp().reshape(*g.shape[:3], -1, 1).unbind(1)  # (b, h, k or 1, 1)
@@ -29,9 +29,9 @@ def decay(
     for i, (q_t, k_t, v_t) in enumerate(zip(queries, keys, values, strict=True)):
         if fresh is not None:
             s = s.masked_fill(fresh[i], 0)
-        written = k_t[..., None] @ v_t[..., None, :]
+        written = k_t.mT @ v_t[..., None, :]
         after = written + (s if kept is None else kept[i] * s)
         seen = after if bonus is None else s + wide(bonus)[..., None] * written
-        out.append((q_t[..., None, :] @ seen)[..., 0, :])
+        out.append((q_t @ seen).flatten(1, 2))
         s = after
     return torch.stack(out, 1).to(v.dtype), s

@@ -21,9 +21,9 @@ def decay(
 ) -> tuple[Tensor, Tensor]:
     """All of length 1. `chunk` belongs to the signature of the operation and means nothing here."""
     b, _, h, width = v.shape
-    n = q.shape[2]
+    n, queries = k.shape[2], max(q.shape[2], h)
     r = h // n
-    query, key = wide(q).reshape(b, n, 1, 1, -1), wide(k).reshape(b, n, 1, -1, 1)
+    query, key = wide(q).reshape(b, n, -1, max(1, q.shape[2] // h), q.shape[3]), wide(k).reshape(b, n, 1, -1, 1)
     value = wide(v).reshape(b, n, r, 1, width)
     before = None if state is None else wide(state).reshape(b, n, r, -1, width)
     if before is not None and reset is not None:
@@ -34,9 +34,9 @@ def decay(
         if bonus is None:
             out = query @ after
         else:
-            out = (query * wide(bonus).reshape(n, r, 1, -1) @ key) * value  # the token itself, (b, n, r, 1, v)
+            out = (query * wide(bonus).reshape(n, r, 1, -1) @ key) * value  # the token itself, (b, n, r, queries of a head, v)
             out = out if before is None else out + query @ before
-    return out.reshape(b, 1, h, width).to(v.dtype), after.reshape(b, h, -1, width)
+    return out.reshape(b, 1, queries, width).to(v.dtype), after.reshape(b, h, -1, width)
 
 
 def _after(before: Tensor | None, kept: Tensor | None, key: Tensor, value: Tensor) -> Tensor:

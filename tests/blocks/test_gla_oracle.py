@@ -1,6 +1,7 @@
 """Gated linear attention against fla's naive recurrences and MiniMax's lightning attention in transformers."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.base import advance
+from blocks.base import ConfigError, advance
 from blocks.gla import Block, Config
 from blocks.rope import Rope
 from kernels import backend
@@ -22,6 +23,8 @@ CASES: dict[str, Any] = {
     "scalar": Config(**WIDTHS, gate="scalar", conv=4),
     "retnet": Config(**WIDTHS, gate="retnet", rope=Rope()),
     "none": Config(**WIDTHS, gate="none", qk_activation="relu", output_gate="none"),
+    "shared": Config(n_heads=6, n_kv_heads=2, expand_v=2.0, bias=True, qk_activation="relu", output_gate="none"),  # SpikingBrain's
+    "shared scalar": Config(n_heads=6, n_kv_heads=3, expand_v=2.0, gate="scalar", conv=4, bias=True),
 }
 
 
@@ -47,11 +50,12 @@ def turned(x: Tensor) -> Tensor:
 def theirs(block: Block, x: Tensor) -> Tensor:
     """The layer, written plainly around fla's recurrence."""
     config = block.config
-    mixed = x @ block.in_proj.weight.T
+    h, m = config.n_heads, config.n_kv_heads or config.n_heads
+    mixed = x @ block.in_proj.weight.T + (block.in_proj.bias if config.bias else 0)
     if block.conv is not None:
         padded = F.pad(mixed.transpose(1, 2), (config.conv - 1, 0))
         mixed = F.silu(F.conv1d(padded, block.conv.weight[:, None], groups=mixed.shape[-1])).transpose(1, 2)
-    q, k, v = (i.reshape(BATCH, LENGTH, HEADS, -1) for i in mixed.split(block.sizes, -1))
+    q, k, v = (i.reshape(BATCH, LENGTH, n, -1) for n, i in zip((h, m, m), mixed.split(block.sizes, -1), strict=True))
     if config.rope is not None:
         q, k = turned(q), turned(k)
     if config.qk_activation == "relu":
@@ -59,7 +63,8 @@ def theirs(block: Block, x: Tensor) -> Tensor:
     g = None
     if block.g_proj is not None:
         g = F.logsigmoid(block.g_proj(x)) / 16
-        g = g.reshape(BATCH, LENGTH, HEADS, -1) if config.gate == "vector" else g
+        g = (g.reshape(BATCH, LENGTH, m, -1) if config.gate == "vector" else g).repeat_interleave(h // m, 2)
+    k, v = (i.repeat_interleave(h // m, 2) for i in (k, v))
     o = recurrence(config.gate, q, k, v, g)
     o = (o * (o.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * block.norm.weight).flatten(2)
     if block.z_proj is not None:
@@ -81,6 +86,30 @@ def test_the_layer_around_flas_recurrence(name: str, room: str) -> None:
         found.append([y, *torch.autograd.grad((y * weight).sum(), [leaf, *block.parameters()])])
     for expected, got in zip(*found, strict=True):
         assert error(got, expected) < 1e-5
+
+
+@pytest.mark.parametrize("gate", ["vector", "scalar", "none"])
+def test_a_shared_memory_is_as_many_equal_ones(gate: str) -> None:
+    """A block with n_kv_heads = 2 of 6 and one with 6, whose keys, values and gates are those of the 2, each three times."""
+    config = Config(n_heads=6, n_kv_heads=2, expand_v=2.0, gate=gate, conv=3, bias=True, rope=Rope())
+    shared, full = moved(Block(config, D, 0, 1)), Block(replace(config, n_kv_heads=None), D, 0, 1)
+    assert list(shared.state_dict()) == list(full.state_dict())
+
+    def repeated(name: str, x: Tensor) -> Tensor:
+        def times(part: Tensor) -> Tensor:
+            return part.unflatten(0, (2, -1)).repeat_interleave(3, 0).flatten(0, 1)
+
+        if name.startswith(("in_proj", "conv")):
+            q, k, v = x.split(shared.sizes)
+            return torch.cat([q, times(k), times(v)])
+        return times(x) if name.startswith(("g_proj.1", "g_proj.weight", "g_proj.bias")) else x
+
+    full.load_state_dict({name: repeated(name, x) for name, x in shared.state_dict().items()})
+    x = torch.randn(BATCH, LENGTH, D)
+    (y, state), (expected, theirs_state) = (b(x, None, advance(None, BATCH, LENGTH)[0]) for b in (shared, full))
+    assert error(y, expected) < 1e-6
+    assert state.memory.shape == (BATCH, 2, 2, 8)
+    assert error(state.memory.repeat_interleave(3, 1), theirs_state.memory) < 1e-6
 
 
 def minimax(layer: int, layers: int) -> nn.Module:
@@ -160,6 +189,11 @@ def test_the_published_start() -> None:
         (Config(n_heads=4, gate="scalar", expand_k=1.0, conv=4), 5_259_524),
         (Config(n_heads=4, gate="retnet", expand_k=1.0, expand_v=2.0, rope=Rope()), 8_389_120),
         (Config(n_heads=8, gate="lightning", expand_k=1.0, norm="full", output_gate="sigmoid"), 5 * 1024**2 + 1024),
+        # q and the output, k and v of 256 channels, the gate's two matrices and bias; the biases of q, k and v, a norm of 64
+        (
+            Config(n_heads=16, n_kv_heads=4, expand_k=1.0, bias=True, output_gate="none"),
+            2 * 1024**2 + 2 * 256 * 1024 + 16 * (1024 + 256) + 256 + (1024 + 2 * 256) + 64,
+        ),
     ],
 )
 def test_published_sizes(config: Config, params: int) -> None:
@@ -170,7 +204,16 @@ def test_published_sizes(config: Config, params: int) -> None:
 CONV = Config(conv=3, rope=Rope(), n_heads=2)
 RETNET = Config(gate="retnet", expand_k=1.0, expand_v=2.0, rope=Rope())
 SIMPLE = Config(gate="scalar", conv=4, expand_k=1.0)
+SHARED = Config(n_heads=8, n_kv_heads=2, conv=3, bias=True, rope=Rope(), expand_v=2.0)
+SHARED_RATES = Config(gate="retnet", n_heads=8, n_kv_heads=2)
 LIGHTNING = Config(gate="lightning", expand_k=1.0, qk_activation="silu", v_activation="silu", norm="full", output_gate="sigmoid", scale=1.0)
+
+
+@pytest.mark.parametrize("n_kv_heads", [0, 3, 8])
+def test_shared_heads_divide_the_queries(n_kv_heads: int) -> None:
+    with pytest.raises(ConfigError, match=r"must divide n_heads = 4\. divisors: 1, 2, 4") as caught:
+        Config(n_kv_heads=n_kv_heads).check(32)
+    assert caught.value.place == "n_kv_heads"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +221,8 @@ LIGHTNING = Config(gate="lightning", expand_k=1.0, qk_activation="silu", v_activ
     [
         CONV,
         LIGHTNING,
-        *(pytest.param(c, marks=pytest.mark.slow) for c in (RETNET, SIMPLE, Config(gate="transnormer"), Config(gate="none"))),
+        SHARED,
+        *(pytest.param(c, marks=pytest.mark.slow) for c in (SHARED_RATES, RETNET, SIMPLE, Config(gate="transnormer"), Config(gate="none"))),
     ],
     ids=lambda config: config.gate,
 )

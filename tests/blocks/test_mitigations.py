@@ -29,6 +29,7 @@ VARIANTS = [
     ("gla", {"gate": "scalar", "conv": 2}),
     ("gla", {"gate": "retnet"}),
     ("gla", {"gate": "none"}),
+    ("gla", {"n_heads": 4, "n_kv_heads": 2}),
     ("gated_delta", {"gate": "none"}),
     ("linear_attention", {"feature": "taylor", "feature_dim": 2, "normalise": "sum"}),
 ]
@@ -54,7 +55,7 @@ def test_the_contract_with_scaling_and_a_window(block: str, variant: dict[str, A
     assert [r.check for r in check_block(config, D_MODEL)] == list(CHECKS)
 
 
-@pytest.mark.parametrize(("block", "variant"), [*((name, {}) for name in BOUNDED), VARIANTS[-1]])
+@pytest.mark.parametrize(("block", "variant"), [*((name, {}) for name in BOUNDED), VARIANTS[3], VARIANTS[-1]])
 def test_the_contract_with_a_norm(block: str, variant: dict[str, Any]) -> None:
     assert [r.check for r in check_block(make(block, **variant, state_norm=0.05), D_MODEL)] == list(CHECKS)
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from blocks import gqa, mamba2, mlp, swiglu
+from blocks import gla, gqa, mamba2, mlp, swiglu
 from blocks.base import Config, ConfigError
 from blocks.rope import Rope, Scaling, frequencies, rotate
 from zoo.check import CHECKS, check_block
@@ -16,6 +16,7 @@ OPTIONS: dict[str, Config] = {
     "plain norms after the rotation": gqa.Config(n_heads=4, qk_norm="head", qk_norm_kind="rmsnorm_plain", qk_norm_after_rope=True),
     "layer norms of all heads": gqa.Config(n_heads=4, qk_norm="full", qk_norm_kind="layernorm", output_bias=True, window=5),
     "adjacent pairs, stretched": gqa.Config(n_heads=4, rope=Rope(pairs="adjacent", partial=0.5, scaling=YARN)),
+    "a memory for two queries": gla.Config(n_heads=4, n_kv_heads=2, gate="scalar", bias=True),
     "geglu": swiglu.Config(activation="gelu_tanh", bias=True),
     "a scaled gate": swiglu.Config(gate_scale=0.5),
     "squared relu": mlp.Config(activation="relu2"),
@@ -90,7 +91,7 @@ def test_wrong_values_are_named(place: str, config: Any) -> None:
     assert caught.value.place == place
 
 
-@pytest.mark.parametrize("config", [gqa.Config(n_heads=4, head_dim=None), swiglu.Config(), mlp.Config(), *OPTIONS.values()])
+@pytest.mark.parametrize("config", [gqa.Config(n_heads=4, head_dim=None), gla.Config(), swiglu.Config(), mlp.Config(), *OPTIONS.values()])
 def test_resolved_is_the_same_block(config: Config) -> None:
     resolved = config.resolved(32)
     assert resolved.resolved(64) == resolved

@@ -24,9 +24,19 @@ def _uninitialised_memory_is_nan() -> Iterator[None]:
 
 
 def inputs(
-    t: int, gate: str, *, bonus: bool = False, strong: bool = False, n: int = 2, b: int = 2, h: int = 4, k: int = 5, v: int = 7
+    t: int,
+    gate: str,
+    *,
+    bonus: bool = False,
+    strong: bool = False,
+    n: int = 2,
+    b: int = 2,
+    h: int = 4,
+    k: int = 5,
+    v: int = 7,
+    queries: int | None = None,
 ) -> Inputs:
-    """Correlated keys; strong decays are a mix of steps near 0 and steps that forget everything."""
+    """Correlated keys; strong decays are a mix of steps near 0 and steps that forget everything. queries: other than the n keys."""
 
     def rand(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64)
@@ -36,7 +46,7 @@ def inputs(
         g = g * torch.where(torch.rand_like(g) < 0.3, 60.0, 0.02) if strong else 0.2 * g
     keys = rand(b, t, n, k) + 1
     return {
-        "q": rand(b, t, n, k),
+        "q": rand(b, t, queries or n, k),
         "k": keys,
         "v": rand(b, t, h, v),
         "g": g,
@@ -216,6 +226,42 @@ def test_flops_are_what_runs(gate: str, t: int) -> None:
             assert counter.get_total_flops() == expected
 
 
+def alone(given: Inputs, queries: int) -> Inputs:
+    """Every query with a memory of its own: keys, values, decays, state and bonus repeated."""
+    axis = {"k": 2, "v": 2, "g": 2, "state": 1, "bonus": 0}
+    return {name: x if x is None or name == "q" else x.repeat_interleave(queries, axis[name]) for name, x in given.items()}
+
+
+@pytest.mark.parametrize("t", LENGTHS)
+@pytest.mark.parametrize("packed", [False, True], ids=["one", "packed"])
+@pytest.mark.parametrize("bonus", [False, True], ids=["", "bonus"])
+@pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
+def test_queries_that_share_a_memory_read_what_each_would_read_alone(gate: str, bonus: bool, packed: bool, t: int) -> None:
+    given = inputs(t, gate, bonus=bonus, n=2, h=2, queries=6)
+    reset = resets(t) if packed else None
+    right = results("reference", given, reset, torch.float64)
+    with kernels.backend("reference"):
+        o, state = decay(**alone(given, 3), reset=reset)
+    assert_same(right, {"o": o, "final": state[:, ::3]}, 1e-12)
+    assert right["final"].shape == (2, 2, 5, 7)
+    assert_same(results("chunked", given, reset, torch.float64), right, 1e-10)
+    assert_same(results("auto", given, reset, torch.float64), right, 1e-10)
+
+
+@pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
+@pytest.mark.parametrize("t", [1, 9, 130])
+def test_flops_of_queries_that_share_a_memory(gate: str, t: int) -> None:
+    """The definition writes a memory once, the chunked room once a query."""
+    given = inputs(t, gate, b=1, n=2, h=2, queries=6)
+    given.pop("bonus")
+    needed = 2 * t * (2 + 6) * 5 * 7
+    assert flops(t, 2, 5, 7, queries=6) == needed
+    for room, expected in (("reference", needed), ("chunked", executed_flops(t, 6, 5, 7, gate=gate))):
+        with kernels.backend(room), FlopCounterMode(display=False) as counter:
+            decay(**given)
+        assert counter.get_total_flops() == expected
+
+
 def test_half_precision_keeps_a_wide_state() -> None:
     x = inputs(9, "vector")
     low = [x[name].bfloat16() for name in ("q", "k", "v", "g")]
@@ -229,6 +275,13 @@ def test_half_precision_keeps_a_wide_state() -> None:
 def test_what_cannot_be_is_refused() -> None:
     x = inputs(3, "none", n=3)
     with pytest.raises(ValueError, match="3 groups"):
+        decay(x["q"], x["k"], x["v"])
+    for sizes in ({"n": 2, "queries": 8}, {"n": 4, "queries": 6}):
+        x = inputs(3, "none", **sizes)
+        with pytest.raises(ValueError, match="don't share the memories"):
+            decay(x["q"], x["k"], x["v"])
+    x = inputs(3, "none", n=2, queries=4)
+    with pytest.raises(ValueError, match="4 groups of q and 2 of k"):
         decay(x["q"], x["k"], x["v"])
     x = inputs(3, "none")
     with pytest.raises(ValueError, match="chunk = 0"):

@@ -9,7 +9,7 @@ import kernels
 from kernels.decay import decay, executed_flops, flops
 from kernels.decay.limited import limited
 from kernels.decay.window import masked, window
-from tests.kernels.test_decay import Inputs, assert_same, inputs
+from tests.kernels.test_decay import Inputs, alone, assert_same, inputs
 
 SIZE, CHUNK = 6, 8
 LENGTHS = (1, SIZE - 1, SIZE, SIZE + 1, 2 * SIZE + 2, 40)
@@ -163,6 +163,22 @@ def test_a_limit_that_is_never_reached_changes_nothing() -> None:
     got = limited(**given, limit=1e6)
     assert all(torch.equal(a, b) for a, b in zip(got, right, strict=True))
     assert not torch.allclose(limited(**given, limit=5.0)[0], right[0], rtol=0.1)
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_queries_may_share_a_memory(gate: str) -> None:
+    """Windows and limits read what every query would read with a memory of its own."""
+    given = inputs(23, gate, n=2, h=2, queries=6, bonus=True)
+    own = alone(given, 3)
+    o, state = limited(**given, limit=9.0)
+    right, repeated = limited(**own, limit=9.0)
+    torch.testing.assert_close((o, state), (right, repeated[:, ::3]), rtol=1e-12, atol=1e-12)
+    given, own = given | {"state": None}, own | {"state": None}
+    o, state, recent = window(**given, size=SIZE)
+    right, repeated, _ = window(**own, size=SIZE)
+    torch.testing.assert_close((o, state), (right, repeated[:, ::3]), rtol=1e-9, atol=1e-9)
+    gates = {"none": 0, "scalar": 2, "vector": 10}[gate]
+    assert recent.shape == (2, SIZE, 2 * 5 + 2 * 7 + gates)
 
 
 def test_limited_costs_the_recurrence() -> None:

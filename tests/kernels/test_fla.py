@@ -57,6 +57,11 @@ def decay_inputs(kind: str, bonus: bool) -> Callable[[int, bool], list[Tensor | 
     return make
 
 
+def shared_inputs(t: int, strong: bool) -> list[Tensor | None]:
+    """q, k, v, g, state, no bonus: three queries read each head's memory."""
+    return [rand(B, t, 3 * H, K), rand(B, t, H, K) + 1, rand(B, t, H, V), gates("scalar", t, strong), rand(B, H, K, V), None]
+
+
 def delta_inputs(kind: str) -> Callable[[int, bool], list[Tensor | None]]:
     """q, k, v, g, beta, state."""
 
@@ -100,6 +105,7 @@ CASES = {
     "decay bonus": Case("decay", "decay", decay_inputs("none", True), 4),
     "decay scalar bonus": Case("decay", "decay", decay_inputs("scalar", True), 4),
     "decay vector bonus": Case("decay", "decay", decay_inputs("vector", True), 4),
+    "decay shared": Case("decay", "decay", shared_inputs, 4),
     "delta": Case("delta", "delta", delta_inputs("none"), 5),
     "delta scalar": Case("delta", "delta", delta_inputs("scalar"), 5),
     "delta vector": Case("delta", "delta", delta_inputs("vector"), 5, slowly=True),

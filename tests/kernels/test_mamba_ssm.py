@@ -32,13 +32,15 @@ def scan(device: str) -> ModuleType:
     return importlib.import_module("kernels.linear_scan.mamba_ssm")
 
 
-def memory_inputs(t: int, *, gates: bool = True, state: bool = True, strong: bool = False) -> list[Tensor | None]:
-    """q, k, v, g, state: two groups of two heads; strong decays are a mix of steps near 0 and steps that forget everything."""
-    b, n, h, k, v = 3, 2, 4, 5, 7
+def memory_inputs(t: int, *, gates: bool = True, state: bool = True, strong: bool = False, shared: bool = False) -> list[Tensor | None]:
+    """q, k, v, g, state: two groups of two heads; strong decays are a mix of steps near 0 and steps that forget everything.
+
+    shared: two heads, the memory of each read by two queries."""
+    b, n, h, k, v = 3, 2, 2 if shared else 4, 5, 7
     g = -0.2 * torch.randn(b, t, h, dtype=torch.float64).abs()
     if strong:
         g = g * torch.where(torch.rand_like(g) < 0.3, 300.0, 0.1)
-    shapes = (b, t, n, k), (b, t, n, k), (b, t, h, v), (b, h, k, v)
+    shapes = (b, t, 4 if shared else n, k), (b, t, n, k), (b, t, h, v), (b, h, k, v)
     queries, keys, values, start = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
     return [queries, keys + 1, values, g if gates else None, start if state else None]
 
@@ -66,7 +68,11 @@ def test_decay_is_the_definition(t: int, packed: bool, memory: ModuleType, devic
     compare(memory.decay, decay_reference.decay, memory_inputs(t), device, reset=reset, chunk=CHUNK)
 
 
-@pytest.mark.parametrize("options", [{"gates": False}, {"state": False}, {"gates": False, "state": False}], ids=["gates", "state", "both"])
+@pytest.mark.parametrize(
+    "options",
+    [{"gates": False}, {"state": False}, {"gates": False, "state": False}, {"shared": True}],
+    ids=["gates", "state", "both", "shared"],
+)
 @pytest.mark.parametrize("packed", [False, pytest.param(True, marks=slow)], ids=["one", "packed"])
 def test_decay_without(options: dict[str, bool], packed: bool, memory: ModuleType, device: str) -> None:
     reset = resets(3, 5, (2, 3)) if packed else None
