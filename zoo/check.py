@@ -42,6 +42,12 @@ class Subject(NamedTuple):
     config: Config
     block: nn.Module
     d_model: int
+    layer: int = 1  # which of the n_layers mixers of a model it is
+    n_layers: int = 3
+
+    def rebuilt(self) -> Subject:
+        """With weights as they are first drawn, in float32."""
+        return self._replace(block=self.config.build(self.d_model, self.layer, self.n_layers))
 
 
 class Piece(NamedTuple):
@@ -67,7 +73,7 @@ def run_checks(config: Config, d_model: int, *, layer: int = 1, n_layers: int = 
     config.check(d_model)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        subject = Subject(config, _scrambled(config.build(d_model, layer, n_layers)), d_model)
+        subject = Subject(config, _scrambled(config.build(d_model, layer, n_layers)), d_model, layer, n_layers)
     for name, check in CHECKS.items():
         yield Result(name, check(subject))
 
@@ -248,15 +254,14 @@ def check_rooms(subject: Subject) -> float:
 
 def check_ledger(subject: Subject) -> float:
     """Parameters, FLOPs (reference), executed FLOPs (chunked) and state bytes at several lengths, by equality; the idle ones are idle."""
-    block = subject.config.build(subject.d_model, 1, 3)
-    single = Subject(subject.config, block, subject.d_model)
+    single = subject.rebuilt()
     for length in LEDGER_LENGTHS:
         piece = _piece(subject, length, batch=1)
         piece = piece._replace(x=piece.x.float())
         kinds = [TEXT] * length if piece.kinds is None else piece.kinds[0].tolist()
         cost = subject.config.cost_of_kinds(subject.d_model, kinds)
         state, flops = _counted(single, piece, "reference")
-        _equal("params", cost.params, sum(p.numel() for p in block.parameters()), length)
+        _equal("params", cost.params, sum(p.numel() for p in single.block.parameters()), length)
         _equal("flops", cost.flops, flops, length)
         _equal("executed_flops", cost.executed_flops, _counted(single, piece, "chunked")[1], length)
         _equal("state_bytes", cost.state_bytes, state_bytes(detach(state)), length)
@@ -295,7 +300,7 @@ def _equal(what: str, ledger: int, real: int, length: int) -> None:
 
 def check_precision(subject: Subject) -> float:
     """Under bfloat16 autocast outputs are finite, and a state that does not grow with the text is float32."""
-    single = subject._replace(block=subject.config.build(subject.d_model, 1, 3))
+    single = subject.rebuilt()
     piece = _piece(subject)
     piece = piece._replace(x=piece.x.float())
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
