@@ -12,7 +12,8 @@ from blocks.base import Config
 from kernels import BACKENDS, BackendError, backend
 from kernels.rooms import Rooms, observed
 from kernels.verify import TOLERANCE
-from zoo.check import ContractError, Piece, Subject, _kinds, _read, _scrambled, _tokens
+from zoo.check import ContractError
+from zoo.subject import Piece, Subject, ids, kinds_of, read, scrambled
 
 LENGTH = 150  # more than two chunks, and no multiple of one
 COMPARED = tuple(name for name in BACKENDS if name not in ("auto", "reference"))
@@ -35,7 +36,7 @@ def check_backends(config: Config, d_model: int, names: Sequence[str] = COMPARED
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        subject = Subject(config, _scrambled(config.build(d_model, 1, 3)).float().to(device), d_model)
+        subject = Subject(config, scrambled(config.build(d_model, 1, 3)).float().to(device), d_model)
     truth, _ = _outputs(subject, "reference", torch.float32)
     for name in names:
         for dtype in (torch.float32, torch.bfloat16) if device == "cuda" else (torch.float32,):
@@ -71,10 +72,10 @@ def _outputs(subject: Subject, name: str, dtype: torch.dtype) -> tuple[list[Tens
     device = next(subject.block.parameters()).device
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, LENGTH, subject.d_model, generator=generator).to(device).requires_grad_()
-    kinds = _kinds(subject.config, 2, LENGTH)
-    piece = Piece(x, kinds=None if kinds is None else kinds.to(device), tokens=_tokens(2, LENGTH).to(device))
+    kinds = kinds_of(subject.config, 2, LENGTH)
+    piece = Piece(x, kinds=None if kinds is None else kinds.to(device), tokens=ids(2, LENGTH).to(device))
     with backend(name), observed(note), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        y, _, _ = _read(subject, [piece])
+        y, _, _ = read(subject, [piece])
     weight = torch.randn(y.shape, generator=generator).to(y)
     wanted = [x, *(p for p in subject.block.parameters() if p.requires_grad)]
     grads = torch.autograd.grad((y * weight).sum(), wanted, allow_unused=True)

@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from blocks.base import LANDMARK, META, TEXT, Config, Context, Cursor, advance, detach, state_bytes
+from blocks.base import TEXT, Config, detach, state_bytes
 from blocks.catalogue import config_class
 from blocks.keys import Keys
 from kernels import backend
+from zoo.subject import LENGTH, Piece, Subject, cut_up, drawn, read, scrambled
 
 TOLERANCE = 1e-9  # relative, float64
-LENGTH = 37  # odd, so that it divides into no chunk
 LEDGER_LENGTHS = (1, 7, 64, 130)
 
 
@@ -36,33 +36,6 @@ class Result(NamedTuple):
     worst: float
 
 
-class Subject(NamedTuple):
-    """A block under test."""
-
-    config: Config
-    block: nn.Module
-    d_model: int
-    layer: int = 1  # which of the n_layers mixers of a model it is
-    n_layers: int = 3
-
-    def rebuilt(self) -> Subject:
-        """With weights as they are first drawn, in float32."""
-        return self._replace(block=self.config.build(self.d_model, self.layer, self.n_layers))
-
-
-class Piece(NamedTuple):
-    """Tokens with what the context needs to know of them."""
-
-    x: Tensor  # (b, t, d)
-    documents: Tensor | None = None
-    padding: Tensor | None = None
-    kinds: Tensor | None = None
-    tokens: Tensor | None = None
-
-    def cut(self, start: int, stop: int) -> Piece:
-        return Piece(*(None if p is None else p[:, start:stop] for p in self))  # type: ignore[arg-type]
-
-
 def check_block(block: str | Config, d_model: int = 32, *, layer: int = 1, n_layers: int = 3) -> list[Result]:
     """Run the whole contract on a block: its type with defaults, or a Config. Raises ContractError at the first breach."""
     return list(run_checks(config_class(block)() if isinstance(block, str) else block, d_model, layer=layer, n_layers=n_layers))
@@ -73,60 +46,9 @@ def run_checks(config: Config, d_model: int, *, layer: int = 1, n_layers: int = 
     config.check(d_model)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        subject = Subject(config, _scrambled(config.build(d_model, layer, n_layers)), d_model, layer, n_layers)
+        subject = Subject(config, scrambled(config.build(d_model, layer, n_layers)), d_model, layer, n_layers)
     for name, check in CHECKS.items():
         yield Result(name, check(subject))
-
-
-def _scrambled(block: nn.Module) -> nn.Module:
-    """The block in float64 with its constant parameters moved, so that no zero hides what it multiplies."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in block.parameters():
-            if parameter.numel() > 0 and bool((parameter == parameter.flatten()[0]).all()):
-                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
-    return block.double().eval()
-
-
-def _piece(subject: Subject, length: int = LENGTH, batch: int = 2, seed: int = 0) -> Piece:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(batch, length, subject.d_model, generator=generator, dtype=torch.float64)
-    return Piece(x, kinds=_kinds(subject.config, batch, length), tokens=_tokens(batch, length, seed))
-
-
-def _kinds(config: Config, batch: int, length: int) -> Tensor | None:
-    if not config.needs_kinds:
-        return None
-    kind = next((k for k in config.needs_kinds if k in (META, LANDMARK)), TEXT)
-    index = torch.arange(length)
-    return torch.where(index % 5 == 4, kind, TEXT).expand(batch, length).contiguous()
-
-
-def _tokens(batch: int, length: int, seed: int = 0) -> Tensor:
-    """Token ids of so small a vocabulary that they come again and again."""
-    return torch.randint(4, (batch, length), generator=torch.Generator().manual_seed(seed))
-
-
-def _read(subject: Subject, pieces: Sequence[Piece], state: Any = None, cursor: Cursor | None = None) -> tuple[Tensor, Any, Cursor]:
-    """The outputs of consecutive pieces, the state and the cursor after them."""
-    outputs = []
-    for piece in pieces:
-        ctx, cursor = _context(piece, cursor)
-        y, state = subject.block(piece.x, state, ctx)
-        outputs.append(y)
-    assert cursor is not None
-    return torch.cat(outputs, 1), state, cursor
-
-
-def _context(piece: Piece, cursor: Cursor | None) -> tuple[Context, Cursor]:
-    b, t, _ = piece.x.shape
-    _, documents, padding, kinds, tokens = piece
-    return advance(cursor, b, t, documents=documents, padding=padding, kinds=kinds, tokens=tokens, device=piece.x.device)
-
-
-def _cuts(piece: Piece, sizes: Sequence[int]) -> list[Piece]:
-    ends = torch.tensor(sizes).cumsum(0).tolist()
-    return [piece.cut(end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
 
 def difference(a: Tensor, b: Tensor) -> float:
@@ -145,38 +67,38 @@ def _same(check: str, a: Tensor, b: Tensor, tolerance: float = TOLERANCE) -> flo
 
 def check_pieces(subject: Subject) -> float:
     """Whole = pieces of any sizes = one token at a time, and so does what is read afterwards."""
-    text, more = _piece(subject), _piece(subject, 5, seed=1)
-    whole, state, cursor = _read(subject, [text])
-    after, _, _ = _read(subject, [more], state, cursor)
+    text, more = drawn(subject), drawn(subject, 5, seed=1)
+    whole, state, cursor = read(subject, [text])
+    after, _, _ = read(subject, [more], state, cursor)
     worst = 0.0
     for sizes in ([16, 16, 5], [1, 20, 1, 15], [1] * LENGTH):
-        pieces, state, cursor = _read(subject, _cuts(text, sizes))
+        pieces, state, cursor = read(subject, cut_up(text, sizes))
         worst = max(worst, _same(f"whole = pieces of {sizes[:4]}", pieces, whole))
-        worst = max(worst, _same("the state after pieces goes on as the whole's", _read(subject, [more], state, cursor)[0], after))
+        worst = max(worst, _same("the state after pieces goes on as the whole's", read(subject, [more], state, cursor)[0], after))
     return worst
 
 
 def check_state_gradient(subject: Subject) -> float:
     """The gradient of what is read later reaches what was read before, through the state alone."""
-    text = _piece(subject)
+    text = drawn(subject)
     weight = torch.randn(text.x[:, 20:].shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     gradients = []
     for sizes in ([LENGTH], [20, LENGTH - 20]):
         x = text.x.clone().requires_grad_()
-        y, _, _ = _read(subject, _cuts(text._replace(x=x), sizes))
+        y, _, _ = read(subject, cut_up(text._replace(x=x), sizes))
         gradients.append(torch.autograd.grad((y[:, 20:] * weight).sum(), x)[0])
     return _same("gradient through the state", gradients[1], gradients[0])
 
 
 def check_causal(subject: Subject) -> float:
     """Changing a token changes nothing before it, and changes something at it or after it."""
-    text, at = _piece(subject), 19  # of the special kind, where the block needs one
+    text, at = drawn(subject), 19  # of the special kind, where the block needs one
     assert text.tokens is not None
     changed, tokens = text.x.clone(), text.tokens.clone()
     changed[:, at] += 1.0
     tokens[:, at] += 4  # an id that is nowhere else
-    whole, _, _ = _read(subject, [text])
-    other, _, _ = _read(subject, [text._replace(x=changed, tokens=tokens)])
+    whole, _, _ = read(subject, [text])
+    other, _, _ = read(subject, [text._replace(x=changed, tokens=tokens)])
     if difference(other[:, at:], whole[:, at:]) == 0:
         raise ContractError("the block ignores its input: a changed token changes no output")
     return _same("no future leak: outputs before a changed token", other[:, :at], whole[:, :at])
@@ -184,16 +106,16 @@ def check_causal(subject: Subject) -> float:
 
 def check_packed(subject: Subject) -> float:
     """Packed documents = each alone, whole and cut in the middle of documents."""
-    text = _piece(subject)
+    text = drawn(subject)
     documents = torch.tensor([[0] * 9 + [1] * 1 + [2] * 17 + [3] * 10, [7] * 20 + [8] * 2 + [7] * 15])
     packed = text._replace(documents=documents)
     alone = torch.zeros_like(text.x)
     for row, lengths in enumerate(([9, 1, 17, 10], [20, 2, 15])):
         for piece, (start, stop) in _spans(text, row, lengths):
-            alone[row : row + 1, start:stop] = _read(subject, [piece])[0]
+            alone[row : row + 1, start:stop] = read(subject, [piece])[0]
     worst = 0.0
     for sizes in ([LENGTH], [5, 16, 16], [1] * LENGTH):
-        worst = max(worst, _same(f"packed = alone, in pieces of {sizes[:3]}", _read(subject, _cuts(packed, sizes))[0], alone))
+        worst = max(worst, _same(f"packed = alone, in pieces of {sizes[:3]}", read(subject, cut_up(packed, sizes))[0], alone))
     return worst
 
 
@@ -205,15 +127,15 @@ def _spans(text: Piece, row: int, lengths: Sequence[int]) -> list[tuple[Piece, t
 
 def check_padding(subject: Subject) -> float:
     """Rows of different lengths, padded on the left at the start and in mid-stream, = each alone."""
-    text, more = _piece(subject), _piece(subject, 11, seed=1)
+    text, more = drawn(subject), drawn(subject, 11, seed=1)
     padded, extra = _pad(text, [0, 13]), _pad(more, [4, 0])
-    first, state, cursor = _read(subject, [padded])
-    second, state, cursor = _read(subject, [extra], state, cursor)
-    third, _, _ = _read(subject, [more], state, cursor)
+    first, state, cursor = read(subject, [padded])
+    second, state, cursor = read(subject, [extra], state, cursor)
+    third, _, _ = read(subject, [more], state, cursor)
     worst = 0.0
     for row, (pads, later) in enumerate(((0, 4), (13, 0))):
         pieces = [_row(padded, row, pads), _row(extra, row, later), _row(more, row, 0)]
-        alone, _, _ = _read(subject, pieces)
+        alone, _, _ = read(subject, pieces)
         joined = torch.cat([first[row : row + 1, pads:], second[row : row + 1, later:], third[row : row + 1]], 1)
         worst = max(worst, _same(f"padded = alone, row {row}", joined, alone))
     if not all(bool(torch.isfinite(y).all()) for y in (first, second)):
@@ -234,12 +156,12 @@ def _row(piece: Piece, row: int, start: int) -> Piece:
 
 def check_rooms(subject: Subject) -> float:
     """The chunked room = the reference, values and the gradients of every parameter and of the input."""
-    text = _piece(subject, 70)
+    text = drawn(subject, 70)
     results = []
     for room in ("reference", "chunked"):
         x = text.x.clone().requires_grad_()
         with backend(room):
-            y, _, _ = _read(subject, [text._replace(x=x)])
+            y, _, _ = read(subject, [text._replace(x=x)])
         weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
         wanted = [x, *(p for p in subject.block.parameters() if p.requires_grad)]
         grads = torch.autograd.grad((y * weight).sum(), wanted, allow_unused=True)
@@ -256,7 +178,7 @@ def check_ledger(subject: Subject) -> float:
     """Parameters, FLOPs (reference), executed FLOPs (chunked) and state bytes at several lengths, by equality; the idle ones are idle."""
     single = subject.rebuilt()
     for length in LEDGER_LENGTHS:
-        piece = _piece(subject, length, batch=1)
+        piece = drawn(subject, length, batch=1)
         piece = piece._replace(x=piece.x.float())
         kinds = [TEXT] * length if piece.kinds is None else piece.kinds[0].tolist()
         cost = subject.config.cost_of_kinds(subject.d_model, kinds)
@@ -273,7 +195,7 @@ def check_ledger(subject: Subject) -> float:
 
 def _unmet(subject: Subject) -> int:
     """The entries of all parameters that the last token of a text gives no gradient."""
-    y, _, _ = _read(subject, [_piece(subject, batch=1)])
+    y, _, _ = read(subject, [drawn(subject, batch=1)])
     parameters = [p for p in subject.block.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(y[:, -1].square().sum(), parameters, allow_unused=True)
     return sum(p.numel() if g is None else int((g == 0).sum()) for p, g in zip(parameters, gradients, strict=True))
@@ -281,7 +203,7 @@ def _unmet(subject: Subject) -> int:
 
 def _counted(subject: Subject, piece: Piece, room: str) -> tuple[Any, int]:
     with backend(room), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=SDPA_ON_CPU) as counter:
-        _, state, _ = _read(subject, [piece])
+        _, state, _ = read(subject, [piece])
     return state, counter.get_total_flops()
 
 
@@ -301,11 +223,11 @@ def _equal(what: str, ledger: int, real: int, length: int) -> None:
 def check_precision(subject: Subject) -> float:
     """Under bfloat16 autocast outputs are finite, and a state that does not grow with the text is float32."""
     single = subject.rebuilt()
-    piece = _piece(subject)
+    piece = drawn(subject)
     piece = piece._replace(x=piece.x.float())
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        first, early, cursor = _read(single, [piece.cut(0, 20)])
-        second, late, _ = _read(single, [piece.cut(20, LENGTH)], early, cursor)
+        first, early, cursor = read(single, [piece.cut(0, 20)])
+        second, late, _ = read(single, [piece.cut(20, LENGTH)], early, cursor)
     if not bool(torch.isfinite(torch.cat([first, second], 1)).all()):
         raise ContractError("outputs under bfloat16 autocast are not finite")
     leaves = pytree.tree_leaves(late, is_leaf=lambda node: isinstance(node, Keys))  # keys and values are activations

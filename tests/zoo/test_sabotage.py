@@ -15,7 +15,8 @@ from blocks import gated_delta, gqa, mamba2
 from blocks.base import Config, Context, Cost, detach
 from kernels.rooms import serve
 from train.cli import run
-from zoo.check import CHECKS, ContractError, Subject, check_block
+from zoo.check import CHECKS, ContractError, check_block
+from zoo.subject import Subject
 
 D_MODEL = 32
 Forward = Callable[[nn.Module, Tensor, Any, Context], tuple[Tensor, Any]]
