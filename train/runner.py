@@ -23,7 +23,8 @@ from train.experiment import Experiment
 from train.failure import ExperimentFailed
 from train.files import write_json
 from train.measuring import measured
-from train.plan import Plan, PlannedRun, make_plan
+from train.plan import Plan, make_plan
+from train.planned import PlannedRun
 from train.results import Record, joined, record, write
 from train.worker import Event, Failed, end_with_parent, execute, set_up
 from zoo.measures.base import Keeper, Row

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blocks.base import ConfigError, require
 from train.carry import growing
+from train.planned import PlannedRun
 from zoo.config import ModelConfig, model_mapping
-
-if TYPE_CHECKING:
-    from train.plan import PlannedRun
 
 # The metrics of a measure's type, so that a misspelling is found before the training. Of a type that isn't here, after it.
 METRICS: dict[str, tuple[str, ...]] = {
