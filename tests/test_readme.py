@@ -11,7 +11,7 @@ import yaml
 
 import zoo
 from tests.train.experiments import write_text_folder
-from train.cli import run
+from train.cli.command_line import run
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from blocks.base import ConfigError, detach, map_state, state_bytes
-from zoo.config import ModelConfig, load_model
-from zoo.loading import load
-from zoo.model import Model
-from zoo.model import build as _build
-from zoo.solver import match
+from zoo.config.model import ModelConfig, load_model
+from zoo.convert.model_folder import load
+from zoo.ledger.match import match
+from zoo.model.model import Model
+from zoo.model.model import build as _build
 
 __all__ = ["ConfigError", "Model", "ModelConfig", "build", "detach", "load", "load_model", "map_state", "match", "state_bytes"]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from blocks.base import ConfigError, advance
 from blocks.base_conv import Config
 from tests.oracle import error, moved
-from zoo.check import check_block
-from zoo.config import load_model
+from zoo.check.contract import check_block
+from zoo.config.model import load_model
 
 D, T = 10, 9
 PUBLISHED = Path(__file__).parents[2] / "configs" / "models" / "published"

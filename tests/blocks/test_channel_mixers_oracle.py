@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from blocks import mlp, rwkv_channel_mix, swiglu
 from blocks.base import ConfigError, advance
-from zoo.check import CHECKS, check_block
+from zoo.check.contract import CHECKS, check_block
 
 transformers = pytest.importorskip("transformers")
 

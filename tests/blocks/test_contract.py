@@ -3,7 +3,7 @@
 import pytest
 
 from blocks.catalogue import block_types
-from zoo.check import CHECKS, check_block
+from zoo.check.contract import CHECKS, check_block
 
 
 @pytest.mark.parametrize("block", block_types())

@@ -8,7 +8,7 @@ from blocks import gqa
 from blocks.base import ConfigError, advance, state_bytes
 from blocks.core_context import Block, Config
 from blocks.rope import Rope
-from zoo.check import check_block
+from zoo.check.contract import check_block
 
 D, LENGTH, GROUP, LOCAL = 24, 47, 4, 8
 CONFIG = Config(n_heads=6, n_kv_heads=2, head_dim=10, group=GROUP, local=LOCAL, rope=Rope(base=100.0))

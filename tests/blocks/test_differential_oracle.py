@@ -12,7 +12,7 @@ from transformers.models.diffllama.modeling_diffllama import DiffLlamaAttention,
 from blocks.base import advance
 from blocks.differential import Block, Config
 from blocks.rope import Rope
-from zoo.check import check_block
+from zoo.check.contract import check_block
 
 D, LENGTH, LAYER = 24, 19, 2
 

@@ -6,7 +6,7 @@ import torch
 from blocks.base import advance
 from blocks.gated_conv import Config
 from tests.oracle import error, moved
-from zoo.check import check_block
+from zoo.check.contract import check_block
 
 D, T = 12, 11
 

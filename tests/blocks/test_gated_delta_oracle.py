@@ -168,6 +168,6 @@ VARIANTS = [
 
 @pytest.mark.parametrize("config", VARIANTS)
 def test_contract_of_the_variants(config: Config) -> None:
-    from zoo.check import check_block
+    from zoo.check.contract import check_block
 
     check_block(config, d_model=16)

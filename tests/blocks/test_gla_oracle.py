@@ -14,7 +14,7 @@ from blocks.gla import Block, Config
 from blocks.rope import Rope
 from kernels import backend
 from tests.oracle import error, fla, moved
-from zoo.check import check_block
+from zoo.check.contract import check_block
 
 D, HEADS, LENGTH, BATCH = 24, 3, 21, 2
 WIDTHS: dict[str, Any] = {"n_heads": HEADS, "expand_k": 0.5, "expand_v": 2.0}  # heads of 4 keys and 16 values

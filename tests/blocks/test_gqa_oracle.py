@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from blocks.base import ConfigError, advance
 from blocks.gqa import Block, Config, Temperature
 from blocks.rope import Rope
-from zoo.check import check_block
+from zoo.check.contract import check_block
 
 D, LENGTH, HEADS, KV_HEADS, HEAD_DIM = 24, 21, 4, 2, 10
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from blocks.base import ConfigError, advance
 from blocks.hashed_attention import Block, Config
 from tests.oracle import error, moved
-from zoo.check import check_block
+from zoo.check.contract import check_block
 
 D, LENGTH = 12, 41
 BOTH = Config(n_heads=2, head_dim=5, hashed=3, selected=4, bits=2, conv=0)

@@ -10,7 +10,7 @@ from blocks.landmark import Block, Config
 from blocks.rope import Rope
 from kernels import backend
 from kernels.attention import SDPA_FLOPS
-from zoo.check import check_block
+from zoo.check.contract import check_block
 
 D, LENGTH = 24, 41
 CONFIG = Config(n_heads=6, n_kv_heads=2, head_dim=10, rope=Rope(base=100.0))

@@ -12,7 +12,7 @@ from blocks.linear_attention import Block, Config, taylor
 from blocks.rope import Rope
 from kernels import backend
 from tests.oracle import error, fla, moved
-from zoo.check import check_block
+from zoo.check.contract import check_block
 
 D, HEADS, LENGTH, BATCH = 24, 3, 21, 2
 CASES: dict[str, Any] = {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from blocks.base import ConfigError, advance
 from blocks.mamba1 import Block, Config
 from kernels import backend
-from zoo.check import CHECKS, check_block
+from zoo.check.contract import CHECKS, check_block
 
 transformers = pytest.importorskip("transformers")
 

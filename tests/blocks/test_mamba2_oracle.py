@@ -12,8 +12,8 @@ from blocks.base import advance
 from blocks.mamba2 import Block, Config
 from kernels import backend
 from tests.oracle import error, moved
-from zoo.check import CHECKS, check_block
-from zoo.subject import Subject, scrambled
+from zoo.check.contract import CHECKS, check_block
+from zoo.check.fixtures import Subject, scrambled
 
 transformers = pytest.importorskip("transformers")
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from blocks.base import Config, ConfigError, advance
 from blocks.catalogue import block_types, config_class
 from blocks.forgetting import Bounded, Forgetting
-from zoo.check import CHECKS, check_block
-from zoo.config import load_model
+from zoo.check.contract import CHECKS, check_block
+from zoo.config.model import load_model
 
 SCALED = ("gated_delta", "gla", "linear_attention", "mamba1", "mamba2", "rwkv6", "rwkv7")
 BOUNDED = ("gla", "linear_attention", "mamba2", "rwkv6")

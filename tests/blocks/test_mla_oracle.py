@@ -15,7 +15,7 @@ from blocks.base import ConfigError, advance, state_bytes
 from blocks.mla import Block, Config
 from blocks.rope import Rope, Scaling
 from tests.oracle import error
-from zoo.check import CHECKS, check_block
+from zoo.check.contract import CHECKS, check_block
 
 transformers = pytest.importorskip("transformers")
 

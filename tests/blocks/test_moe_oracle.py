@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from blocks.base import ConfigError, advance
 from blocks.moe import Block, Config
 from tests.oracle import error, moved
-from zoo.check import CHECKS, check_block
+from zoo.check.contract import CHECKS, check_block
 
 transformers = pytest.importorskip("transformers")
 

@@ -8,7 +8,7 @@ import zoo
 from blocks.base import ConfigError, Context, advance, detach, state_bytes
 from blocks.ngram import Block, Config
 from tests.oracle import error, moved
-from zoo.tokens import Landmark, TokensConfig, insert
+from zoo.config.inserted_tokens import Landmark, TokensConfig, insert
 
 D, LENGTH = 12, 43
 

@@ -8,7 +8,7 @@ import torch
 from blocks import gla, gqa, mamba2, mlp, swiglu
 from blocks.base import Config, ConfigError
 from blocks.rope import Rope, Scaling, frequencies, rotate
-from zoo.check import CHECKS, check_block
+from zoo.check.contract import CHECKS, check_block
 
 YARN = Scaling(kind="yarn", factor=16.0, original_length=4096)
 OPTIONS: dict[str, Config] = {

@@ -137,6 +137,6 @@ def test_impossible_sizes_name_their_place(config: Config, place: str) -> None:
     "config", [Config(head_dim=8, value_residual=False), Config(head_dim=16, decay_rank=3, rate_rank=4, value_rank=5, gate_rank=6)]
 )
 def test_contract_of_the_variants(config: Config) -> None:
-    from zoo.check import check_block
+    from zoo.check.contract import check_block
 
     check_block(config, d_model=16)

@@ -12,7 +12,7 @@ from torch import Tensor
 from blocks.base import ConfigError, advance
 from blocks.rope import Rope
 from blocks.shared_transformer import Block, Config
-from zoo.check import CHECKS, check_block
+from zoo.check.contract import CHECKS, check_block
 
 D, HEADS, KV, E, HIDDEN, RANK, LENGTH = 12, 4, 2, 6, 10, 3, 9
 SIZES: dict[str, Any] = {"n_heads": HEADS, "n_kv_heads": KV, "head_dim": E, "hidden": HIDDEN, "adapter_rank": RANK, "norm_eps": 1e-3}

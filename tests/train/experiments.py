@@ -7,13 +7,13 @@ from typing import Any
 
 import yaml
 
-from train.experiment import load_experiment
-from train.files import write_json
-from train.plan import make_plan
-from train.results import joined, write
-from train.runner import collect, run_folder
-from train.worker import execute
-from zoo.schema import merge
+from train.config.experiment import load_experiment
+from train.measure.results import joined, write
+from train.plan.plan import make_plan
+from train.run.experiment import collect, run_folder
+from train.run.worker import execute
+from train.system.atomic_files import write_json
+from zoo.config.schema import merge
 
 FEED = {"F": {"type": "swiglu", "hidden": 32}}
 SIZE = {"d_model": 16, "vocab_size": 256}

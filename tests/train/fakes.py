@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from blocks.base import Config, Context, Cost
-from train.config import BudgetConfig, RunSpec, TrainConfig
+from train.config.run import BudgetConfig, RunSpec, TrainConfig
 from train.data import Batch
-from zoo.config import ModelConfig, load_model
+from zoo.config.model import ModelConfig, load_model
 
 VOCAB = 24
 FUSE: dict[str, int] = {}  # step at which "output", "gradient" or "loss" goes wrong

@@ -69,7 +69,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from train.plots import COLOURS, STYLE
+    from train.report.plots import COLOURS, STYLE
 
     rows = [row for row in found["results"] if row["kind"] != "limit" and not row["peer"].startswith("its")][::-1]
     with mpl.rc_context(STYLE):

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from train import machine
+from train.system import startup
 
 if __name__ == "__main__" and sys.argv[1] == "ours":
-    machine.before_torch()
+    startup.before_torch()
 
 import torch
 
@@ -53,7 +53,7 @@ class Worker:
 def main(settings: str, threads: int) -> None:
     """Answer until standard input ends."""
     if settings == "ours":
-        machine.set_up()
+        startup.set_up()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     out = sys.stdout

@@ -25,7 +25,7 @@ from train.claims.estimate import Effect
 from train.claims.line import Line
 from train.claims.scope import Scope
 from train.claims.trends import Fit, Rank, Slope
-from zoo.schema import parse
+from zoo.config.schema import parse
 
 EFFECTS: dict[str, type[Any]] = {
     "value": Value,

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from blocks.base import ConfigError
-from train.claims.cells import Cell, Results
 from train.claims.estimate import Estimate
+from train.claims.intervals import interval
 from train.claims.scope import Scope
-from train.claims.seeds import interval
-from zoo.schema import merge, parse
-from zoo.statistics import Interval
+from train.claims.selectors import Cell, Results
+from zoo.config.schema import merge, parse
+from zoo.measures.shared.statistics import Interval
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from train.claims.cells import Results
+from train.claims.intervals import Band
 from train.claims.scope import Scope
-from train.claims.seeds import Band
-from zoo.statistics import Array, Interval
+from train.claims.selectors import Results
+from zoo.measures.shared.statistics import Array, Interval
 
 
 class Point(NamedTuple):

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from blocks.base import ConfigError, one_of, require
-from train.claims.cells import Results, Series
 from train.claims.estimate import Curve, Estimate, Picture, Point
+from train.claims.intervals import clipped, interval, over_seeds
 from train.claims.scope import Scope
-from train.claims.seeds import clipped, interval, over_seeds
+from train.claims.selectors import Results, Series
 from train.claims.trends import CURVE_POINTS, KIB, axis
-from zoo.statistics import Array, Interval, student
+from zoo.measures.shared.statistics import Array, Interval, student
 
 Bools = NDArray[np.bool_]
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from blocks.base import ConfigError, require
-from train.carry import growing
-from train.planned import PlannedRun
-from zoo.config import ModelConfig, model_mapping
 
 # The metrics of a measure's type, so that a misspelling is found before the training. Of a type that isn't here, after it.
 METRICS: dict[str, tuple[str, ...]] = {
@@ -52,39 +47,3 @@ class Scope:
         if key not in known:
             raise ConfigError("over", key, f"is no number of {model}", f"Numbers: {', '.join(known)}")
         return known[key]
-
-
-def scope_of(runs: Sequence[PlannedRun], lengths: Mapping[str, int]) -> Scope:
-    """The scope of planned runs; lengths: part -> tokens of a training sequence."""
-    models: dict[str, dict[str, None]] = {}
-    measures: dict[str, dict[str, str]] = {}
-    for run in runs:
-        models.setdefault(run.part, {})[run.model] = None
-        measures.setdefault(run.part, {"training": "training"}).update({name: kind for name, (kind, _) in run.measures.items()})
-    return Scope(
-        seeds=tuple(dict.fromkeys(run.seed for run in runs)),
-        models={part: tuple(names) for part, names in models.items()},
-        measures=measures,
-        lengths=dict(lengths),
-        numbers={(run.part, run.model): _numbers(run) for run in runs},
-    )
-
-
-def _numbers(run: PlannedRun) -> dict[str, float]:
-    """state_bytes, params, flops_train, attention_share, and every number of the model's YAML by its dotted key."""
-    own = {"state_bytes": run.state_bytes, "params": run.params, "flops_train": run.flops_train}
-    return {**own, "attention_share": attention_share(run.spec.model), **dict(_leaves(model_mapping(run.spec.model)))}
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            yield f"{prefix}{key}", value
-
-
-def attention_share(model: ModelConfig) -> float:
-    """The share of a model's mixers that keep all of the text: whose state grows with it for ever."""
-    mixers = [name for layer in model.layers for name in layer if model.named[name].config.kind == "mixer"]
-    return len(growing(model)) / len(mixers) if mixers else 0.0

@@ -11,11 +11,11 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from blocks.base import one_of, require
-from train.claims.cells import Results, Series
 from train.claims.estimate import Curve, Estimate, Picture, Point
+from train.claims.intervals import clipped, interval, jackknife, over_seeds, scaled
 from train.claims.scope import Scope
-from train.claims.seeds import clipped, interval, jackknife, over_seeds, scaled
-from zoo.statistics import Array, Interval
+from train.claims.selectors import Results, Series
+from zoo.measures.shared.statistics import Array, Interval
 
 CURVE_POINTS = 60  # of a drawn curve
 KIB = 1024

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blocks.base import ConfigError
-from train.claims.cells import Results
 from train.claims.config import Bounds, ClaimConfig, Statement, place, statements
 from train.claims.estimate import Estimate, finite
-from train.claims.scope import Scope, scope_of
-from train.files import write_json
-from train.results import Record, read
-from zoo.statistics import Interval
-
-if TYPE_CHECKING:
-    from train.plan import Plan
+from train.claims.scope import Scope
+from train.claims.selectors import Results
+from train.measure.results import Record, read
+from train.system.atomic_files import write_json
+from zoo.measures.shared.statistics import Interval
 
 FILE = "verdict.json"
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
@@ -73,16 +70,14 @@ def _row(bounds: Bounds, estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def conclude(plan: Plan, folder: Path) -> None:
-    """Write the verdict of a finished experiment into its folder, from results.csv and timing.json. Without a claim: nothing."""
-    config = plan.experiment.config
-    if config.claim is None:
+def conclude(name: str, claim: ClaimConfig | None, scope: Scope, folder: Path) -> None:
+    """Write the verdict of the finished experiment `name` into its folder, from results.csv and timing.json. Without a claim: nothing."""
+    if claim is None:
         (folder / FILE).unlink(missing_ok=True)
         return
-    scope = scope_of(plan.runs, {part: source.length for part, source in plan.sources.items()})
-    found = judge(config.claim, read(folder / "results.csv"), scope)
+    verdict = judge(claim, read(folder / "results.csv"), scope)
     timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
-    write_json(folder / FILE, {"experiment": config.name, **found, "timing": timing})
+    write_json(folder / FILE, {"experiment": name, **verdict, "timing": timing})
 
 
 def read_verdict(folder: str | Path) -> dict[str, Any] | None:

@@ -6,11 +6,11 @@ labels[t] is what must be predicted at position t (for text the token t+1), IGNO
 pure function of (seed, step, batch_size). See `configs` for what `data:` may hold.
 """
 
-from train.data.configs import KINDS, DataConfig, HubData, TaskData, TextData, TokensData, parse_data
+from train.data.batches import Batch, TextStream, Whole, Windows, long_documents, validation_windows
+from train.data.config import KINDS, DataConfig, HubData, TaskData, TextData, TokensData, parse_data
 from train.data.corpus import SPLITS, Corpus, Split
-from train.data.packages import packaged
+from train.data.packaged import packaged
 from train.data.sources import Source, TaskSource, TextSource, load_corpus, open_source
-from train.data.streams import Batch, TextStream, Whole, Windows, long_documents, validation_windows
 
 __all__ = [
     "KINDS",

@@ -7,16 +7,16 @@ from dataclasses import fields
 from typing import Any, Protocol
 
 from blocks.base import ConfigError, one_of, require
-from train.data.configs import DataConfig, HubData, Reading, TaskData, TextData, TokensData, parse_data
+from train.data.batches import Batch, TextStream, validation_windows
+from train.data.config import DataConfig, HubData, Reading, TaskData, TextData, TokensData, parse_data
 from train.data.corpus import SPLITS, Corpus
-from train.data.folder import folder
-from train.data.hub import Dataset, hub_corpus
-from train.data.packages import packaged
-from train.data.streams import Batch, TextStream, validation_windows
+from train.data.hf_dataset import Dataset, hub_corpus
+from train.data.packaged import packaged
+from train.data.text_folder import folder
+from train.data.token_file import token_corpus
 from train.data.tokenizer import retokenised
-from train.data.tokens import token_corpus
 from zoo.tasks import HELD_OUT
-from zoo.tasks.real_text import Draw, drawing
+from zoo.tasks.shared.real_text import Draw, drawing
 
 
 class Source(Protocol):

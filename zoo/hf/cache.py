@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.model import State
-from zoo.rows import select_rows
+from zoo.model.model import State
+from zoo.model.state_rows import select_rows
 
 
 @dataclass

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
-from zoo.config import ModelConfig
-from zoo.interop.families import zoo as family
+from zoo.config.model import ModelConfig
+from zoo.convert.families import zoo as family
 
 
 class ZooConfig(PreTrainedConfig):

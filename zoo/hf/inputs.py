@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from blocks.base import ConfigError, require
-from zoo.config import ModelConfig
+from zoo.config.model import ModelConfig
 from zoo.hf.cache import ZooCache
 
 

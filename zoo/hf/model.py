@@ -17,7 +17,7 @@ from zoo.hf.cache import ZooCache
 from zoo.hf.config import ZooConfig
 from zoo.hf.inputs import Piece, piece_of
 from zoo.hf.streams import with_streams
-from zoo.model import Model
+from zoo.model.model import Model
 
 
 class ZooForCausalLM(PreTrainedModel, GenerationMixin):

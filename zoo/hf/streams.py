@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from blocks.base import require
-from zoo.model import Model
-from zoo.padding import leading, restore
+from zoo.model.model import Model
+from zoo.model.padding import leading, restore
 
 
 def with_streams(

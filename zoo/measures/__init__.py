@@ -19,7 +19,7 @@ from zoo.measures import (
     task,
     unexplored,
 )
-from zoo.measures.base import Documents, Keeper, Measure, MeasureConfig, Progress, Reads, Result, Resumable, Row, condition, parts
+from zoo.measures.shared.base import Documents, Keeper, Measure, MeasureConfig, Progress, Reads, Result, Resumable, Row, condition, parts
 
 MEASURES: dict[str, Measure] = {"collapse": collapse, "loss": loss, "passkey": passkey, "recall": recall, "state": state}
 MEASURES |= {"remembrance": remembrance, "repeats": repeats, "task": task, "unexplored": unexplored}

@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 
 from blocks.base import require
-from zoo.measures._attention import Head, Seen, heads_of, watching
-from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
-from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, spans, stream
-from zoo.model import Model
-from zoo.statistics import Array, mean_interval
+from zoo.measures.shared.attention_heads import Head, Seen, heads_of, watching
+from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
+from zoo.measures.shared.statistics import Array, mean_interval
+from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, spans, stream
+from zoo.model.model import Model
 
 SUMMARY = "entropy of attention by head and position, its growth with length, and the shares on the first and the last tokens"
 METRICS = ("entropy", "keys", "first", "recent", "other")

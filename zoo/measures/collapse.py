@@ -6,7 +6,7 @@ is paired on the same tokens, so that the difficulty of the text, which drifts a
 
 The position of a token is the number of tokens before it. Buckets are even in log position, with an edge at the training length;
 `position=` is a bucket's first position, its end is the next bucket's (of the last: `length`). All conditions begin with
-`prompt=...` unless the prompt is `documents` (zoo.measures.prompts).
+`prompt=...` unless the prompt is `documents` (zoo.measures.shared.prompts).
 
     condition  position=512
     metrics    nll_stream, nll_window, excess (nats a token; mean over documents, t over documents; excess is paired)
@@ -40,12 +40,12 @@ import torch
 from torch import Tensor
 
 from blocks.base import require
-from zoo.measures._onset import leaves_minimum, loss_ratio, onset, reached
-from zoo.measures.base import Documents, Keeper, Progress, Result, Row, row
-from zoo.measures.prompts import PromptConfig
-from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, next_labels, resumed, shape_of_call, spans, stream
-from zoo.model import IGNORE, Model
-from zoo.statistics import Array, Interval, bootstrap
+from zoo.measures.shared.base import Documents, Keeper, Progress, Result, Row, row
+from zoo.measures.shared.collapse_onset import leaves_minimum, loss_ratio, onset, reached
+from zoo.measures.shared.prompts import PromptConfig
+from zoo.measures.shared.statistics import Array, Interval, bootstrap
+from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, next_labels, resumed, shape_of_call, spans, stream
+from zoo.model.model import IGNORE, Model
 
 SUMMARY = "loss by position, streamed against windowed, to many times the training length; where the state collapses"
 FIRST_EDGE = 8  # the loss of the first tokens is one bucket

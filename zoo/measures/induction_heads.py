@@ -38,13 +38,13 @@ import torch
 from torch import Tensor
 
 from blocks.base import require
-from zoo.config import ModelConfig
-from zoo.measures._attention import Head, Seen, ablated, heads_of, held_before, watching
-from zoo.measures.base import Documents, MeasureConfig, Progress, Result, Row, exact_row, row
-from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, next_labels, shape_of_call, spans, stream
-from zoo.model import Model
-from zoo.statistics import Array, mean_interval, paired_difference
-from zoo.tasks.base import HELD_OUT, distinct, integers, uniforms
+from zoo.config.model import ModelConfig
+from zoo.measures.shared.attention_heads import Head, Seen, ablated, heads_of, held_before, watching
+from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Result, Row, exact_row, row
+from zoo.measures.shared.statistics import Array, mean_interval, paired_difference
+from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, next_labels, shape_of_call, spans, stream
+from zoo.model.model import Model
+from zoo.tasks.shared.base import HELD_OUT, distinct, integers, uniforms
 
 SUMMARY = "induction and n-gram heads: attention to what followed the same tokens before, and the loss of a repetition"
 

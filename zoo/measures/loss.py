@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from blocks.base import require
-from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, row, some_documents
-from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, shape_of_call, spans, stream
-from zoo.model import IGNORE, Model
-from zoo.statistics import Interval, ratio_interval
+from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, row, some_documents
+from zoo.measures.shared.statistics import Interval, ratio_interval
+from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, shape_of_call, spans, stream
+from zoo.model.model import IGNORE, Model
 
 SUMMARY = "loss on held-out documents, in nats and bits"
 

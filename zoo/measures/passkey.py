@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from blocks.base import ConfigError, one_of, require
-from zoo.config import ModelConfig
-from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, exact_row, row
-from zoo.measures.reading import CALL_TOKENS, Answers, Counter, ask, evaluating
-from zoo.model import Model
-from zoo.statistics import mean_interval, wilson
+from zoo.config.model import ModelConfig
+from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, exact_row, row
+from zoo.measures.shared.statistics import mean_interval, wilson
+from zoo.measures.shared.streaming import CALL_TOKENS, Answers, Counter, ask, evaluating
+from zoo.model.model import Model
 from zoo.tasks import passkey, passkey_tokens
-from zoo.tasks.base import Batch
+from zoo.tasks.shared.base import Batch
 
 SUMMARY = "passkey retrieval: exact match by length and depth, in bytes or in the tokens of mqar"
 FORMS = ("bytes", "tokens")

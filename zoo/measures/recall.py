@@ -1,7 +1,7 @@
 """Multi-query associative recall by number of pairs and length: how many of the pairs it has read a model can still name.
 
 Accuracy = argmax over the whole vocabulary at the labelled positions of zoo.tasks.mqar, held-out examples. The answers within an
-example are not independent: the interval is Wilson's at the effective number of answers (zoo.statistics.clustered_proportion).
+example are not independent: the interval is Wilson's at the effective number of answers (clustered_proportion).
 
     condition  length=128;pairs=8[;overwrite=0.5]
     metrics    accuracy; exact (share of examples without any error, Wilson); nll (nats an answer, t over examples); chance;
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from blocks.base import require
-from zoo.config import ModelConfig
-from zoo.measures.base import Documents, MeasureConfig, Progress, Result, Row, row
-from zoo.measures.reading import CALL_TOKENS, Answers, Counter, ask, evaluating
+from zoo.config.model import ModelConfig
+from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Result, Row, row
+from zoo.measures.shared.statistics import clustered_proportion
+from zoo.measures.shared.streaming import CALL_TOKENS, Answers, Counter, ask, evaluating
 from zoo.measures.task import answer_rows
-from zoo.model import Model
-from zoo.statistics import clustered_proportion
+from zoo.model.model import Model
 from zoo.tasks import mqar
 
 SUMMARY = "associative recall: accuracy by number of pairs and length, with or without overwriting"

@@ -29,10 +29,10 @@ from torch import Tensor
 
 from blocks.base import require
 from kernels.cross_entropy import logits_of
-from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
-from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, owned, spans
-from zoo.model import Model
-from zoo.statistics import Array, bootstrap, mean_interval
+from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
+from zoo.measures.shared.statistics import Array, bootstrap, mean_interval
+from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, owned, spans
+from zoo.model.model import Model
 
 SUMMARY = "effective remembrance: how far the first tokens of a text move the prediction at its end"
 

@@ -29,10 +29,10 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from blocks.base import require
-from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, row, some_documents
-from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, shape_of_call, spans, stream
-from zoo.model import IGNORE, Model
-from zoo.statistics import Array, Interval, ratio_interval
+from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, row, some_documents
+from zoo.measures.shared.statistics import Array, Interval, ratio_interval
+from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, shape_of_call, spans, stream
+from zoo.model.model import IGNORE, Model
 
 SUMMARY = "loss on tokens that complete an n-gram seen before in the context (associative recall), and on all others"
 BYTES, BYTES_N, TOKENS_N = 256, 6, 2

@@ -35,15 +35,15 @@ from torch import Tensor
 
 from blocks.base import require
 from zoo.measures import passkey
-from zoo.measures._attention import Head, Seen, ablated, heads_of, held_before, watching
-from zoo.measures.base import Documents, Progress, Result, Row, exact_row, row
 from zoo.measures.passkey import Draw, Task, drawn
-from zoo.measures.reading import Counter, ask, evaluating, shape_of_call, spans, stream
-from zoo.model import IGNORE, Model
-from zoo.statistics import Array, clustered_proportion, mean_interval, paired_difference, wilson
+from zoo.measures.shared.attention_heads import Head, Seen, ablated, heads_of, held_before, watching
+from zoo.measures.shared.base import Documents, Progress, Result, Row, exact_row, row
+from zoo.measures.shared.statistics import Array, clustered_proportion, mean_interval, paired_difference, wilson
+from zoo.measures.shared.streaming import Counter, ask, evaluating, shape_of_call, spans, stream
+from zoo.model.model import IGNORE, Model
 from zoo.tasks import passkey as passkey_bytes
 from zoo.tasks import passkey_tokens
-from zoo.tasks.base import HELD_OUT, Batch, distinct, uniforms
+from zoo.tasks.shared.base import HELD_OUT, Batch, distinct, uniforms
 
 SUMMARY = "retrieval heads: which attention heads copy a passkey, and accuracy with them or others zeroed"
 

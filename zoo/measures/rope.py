@@ -1,6 +1,6 @@
 """Where rotary positions stop telling near from far, and one token from another: failure probabilities by length and base.
 
-Of every layer with rotary positions, for its own base and for `bases` in its place (arXiv:2605.15514; zoo.measures._rotary):
+Of every layer with rotary positions, for its own base and for `bases` in its place (arXiv:2605.15514; zoo.measures.shared.rotary_scores):
 
     condition  layer=3;block=A[;head=0[;map=1]];base=10000;length=1024
     metrics    locality_lost: a key scores lower at a distance drawn below length / 2 than at one drawn from there to `length`
@@ -29,13 +29,13 @@ from blocks import core_context, differential, gqa, landmark
 from blocks.base import one_of, require
 from blocks.rope import Rope, rotate
 from kernels.rooms import observed
-from zoo.measures._attention import following, heads_of
-from zoo.measures._rotary import aliasing_length, first_negative, gaussian, halves, locality_lost, order_lost, stable_length
-from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, exact_row, long_documents, row
-from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, spans, stream
-from zoo.model import Model
-from zoo.statistics import clustered_proportion, wilson
-from zoo.tasks.base import integers, uniforms
+from zoo.measures.shared.attention_heads import following, heads_of
+from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, exact_row, long_documents, row
+from zoo.measures.shared.rotary_scores import aliasing_length, first_negative, gaussian, halves, locality_lost, order_lost, stable_length
+from zoo.measures.shared.statistics import clustered_proportion, wilson
+from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, spans, stream
+from zoo.model.model import Model
+from zoo.tasks.shared.base import integers, uniforms
 
 SUMMARY = "rotary positions: the probabilities that locality and token order are lost, by length and base"
 SOURCES = ("gaussian", "model")
@@ -71,7 +71,7 @@ class Config(MeasureConfig):
 
 
 class Rotary(NamedTuple):
-    """A layer with rotary positions. slot: see zoo.measures._attention.Head."""
+    """A layer with rotary positions. slot: see zoo.measures.shared.attention_heads.Head."""
 
     slot: int
     where: dict[str, Any]

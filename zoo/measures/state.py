@@ -2,7 +2,7 @@
 
 Generic over blocks: every tensor of every state. A matrix state (b, h, k, v) is taken head by head, any other tensor as one. Of
 what grows with the text (an attention cache) only the size is reported. Channels are the last axis (values, in a matrix state). All
-conditions begin with `prompt=...` unless the prompt is `documents` (zoo.measures.prompts).
+conditions begin with `prompt=...` unless the prompt is `documents` (zoo.measures.shared.prompts).
 
     condition  token=4096
     metrics    state_bytes (of one sequence, all layers)
@@ -13,7 +13,7 @@ conditions begin with `prompt=...` unless the prompt is `documents` (zoo.measure
                min(k, v)), stable_rank (sum s^2 / max s^2), spectrum_entropy (of s^2 / sum s^2, 1 = all alike, 0 = one)
                for a cache: bytes
     condition  layer=3;block=M;tensor=ssm[;head=0];horizon=256
-    metrics    retention (zoo.measures.retention)
+    metrics    retention (zoo.measures.shared.retention)
 
 With a training length:
 
@@ -45,15 +45,15 @@ import torch
 from torch import Tensor
 
 from blocks.base import require, state_bytes
-from zoo.measures.base import Documents, Keeper, Progress, Result, Row, exact_row, row
-from zoo.measures.channels import Channels, channels, explosion_rows, explosions, map_rows, worst_head
-from zoo.measures.described import cosine, describe, energy
-from zoo.measures.held import Held, Name, held, place
-from zoo.measures.prompts import PromptConfig
-from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, resumed, spans, stream
-from zoo.measures.retention import retention
-from zoo.model import Model
-from zoo.statistics import Array
+from zoo.measures.shared.base import Documents, Keeper, Progress, Result, Row, exact_row, row
+from zoo.measures.shared.exploding_channels import Channels, channels, explosion_rows, explosions, map_rows, worst_head
+from zoo.measures.shared.prompts import PromptConfig
+from zoo.measures.shared.retention import retention
+from zoo.measures.shared.state_statistics import cosine, describe, energy
+from zoo.measures.shared.state_tensors import Held, Name, held, place
+from zoo.measures.shared.statistics import Array
+from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, resumed, spans, stream
+from zoo.model.model import Model
 
 SUMMARY = "the state by layer and head: norm, variance, exploding channels, rank and spectrum, retention"
 NON_FORGETTING = (0.5, 0.997)  # retention over the training length

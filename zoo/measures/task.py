@@ -2,11 +2,11 @@
 
 The conditions are `conditions` (changes to the task's Config) crossed with the axes of `grid`. Accuracy = argmax over the whole
 vocabulary at the labelled positions of held-out examples: the mean over examples of the share that is right, with the interval of
-zoo.statistics.clustered_proportion. Tasks with real text read it from the documents, see zoo.tasks.real_text.
+zoo.measures.shared.statistics.clustered_proportion. Tasks with real text read it from the documents, see zoo.tasks.shared.real_text.
 
     condition  length=256;pairs=8     what differs among the conditions, the length always
     metrics    accuracy; exact (share of examples without any error, Wilson); nll (nats an answer, t over examples); chance
-               in_context_languages also: tvd, legal, best (zoo.measures.languages)
+               in_context_languages also: tvd, legal, best (zoo.measures.shared.languages)
     condition  length=256;pairs=8;distance=32      answers of one bin of a key of `by`, named by its lower edge
     metrics    accuracy, nll, answers (how many)
     condition  pairs=8                what the groups of conditions that differ in `along` alone have in common
@@ -28,15 +28,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from blocks.base import one_of, require
-from zoo.config import ModelConfig
-from zoo.measures import languages
-from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, condition, exact_row, row
-from zoo.measures.reading import CALL_TOKENS, Answers, Asked, Counter, ask_each, evaluating
-from zoo.model import Model
-from zoo.schema import parse
-from zoo.statistics import Array, Interval, bootstrap, clustered_proportion, mean_interval, wilson
+from zoo.config.model import ModelConfig
+from zoo.config.schema import parse
+from zoo.measures.shared import languages
+from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, condition, exact_row, row
+from zoo.measures.shared.statistics import Array, Interval, bootstrap, clustered_proportion, mean_interval, wilson
+from zoo.measures.shared.streaming import CALL_TOKENS, Answers, Asked, Counter, ask_each, evaluating
+from zoo.model.model import Model
 from zoo.tasks import HELD_OUT, TASKS
-from zoo.tasks.real_text import drawing, needs
+from zoo.tasks.shared.real_text import drawing, needs
 
 SUMMARY = "any task: accuracy by condition, by distance, depth or hops of an answer, and the effective length"
 SCORES = ("accuracy", "exact")

@@ -33,11 +33,11 @@ import torch
 from torch import Tensor
 
 from blocks.base import require
-from zoo.measures.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
-from zoo.measures.held import Name, by_head, heads, held, place
-from zoo.measures.reading import CALL_TOKENS, Counter, evaluating, spans, stream
-from zoo.model import Model
-from zoo.statistics import Array, mean_interval
+from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
+from zoo.measures.shared.state_tensors import Name, by_head, heads, held, place
+from zoo.measures.shared.statistics import Array, mean_interval
+from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, spans, stream
+from zoo.model.model import Model
 
 SUMMARY = "whether states beyond the training length are states that training ever reached"
 FLOOR = 0.01  # of a head's typical deviation

@@ -25,7 +25,7 @@ from zoo.tasks import (
     variable_tracking,
     word_extraction,
 )
-from zoo.tasks.base import HELD_OUT, IGNORE, Batch, Task, accuracy, exact
+from zoo.tasks.shared.base import HELD_OUT, IGNORE, Batch, Task, accuracy, exact
 
 TASKS: dict[str, Task] = {
     "mqar": mqar,

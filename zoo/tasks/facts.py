@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 
 from blocks.base import require
-from zoo.tasks import _haystack
-from zoo.tasks._haystack import NAMES, joined, sample
-from zoo.tasks.base import Batch, check_range, integers, uniforms
+from zoo.tasks.shared import haystack
+from zoo.tasks.shared.base import Batch, check_range, integers, uniforms
+from zoo.tasks.shared.haystack import NAMES, joined, sample
 
 SUMMARY = "bAbI's world in a haystack: persons, places and objects; where is one of them, by 1 to 3 facts (tokens or bytes)"
 HAYSTACKS = ("noise", "random", "text")
@@ -62,10 +62,10 @@ class Config:
             size = getattr(self, name)
             require(least <= size, name, size, f"must be {least} or more")
             require(self.form == "tokens" or size <= len(pool), name, size, f"has only {len(pool)} words with form text")
-        _haystack.check(self, HAYSTACKS, self.persons + self.places + self.objects)
+        haystack.check(self, HAYSTACKS, self.persons + self.places + self.objects)
         least = self.persons + self.facts - 1
         require(self.events >= least, "events", self.events, f"must be {least} or more: all persons go somewhere first")
-        _haystack.check_room(self, self.events, self.slots, self.length - self.room + self.events * self.width)
+        haystack.check_room(self, self.events, self.slots, self.length - self.room + self.events * self.width)
 
     @property
     def width(self) -> int:
@@ -123,8 +123,8 @@ def generate(config: Config, seed: int, start: int, count: int, text: bytes | No
     asked, answer, shown = _asked(config, world, drawn)
     slot = np.sort(sample((*stream, "slots"), start, count, config.events, config.slots), axis=1)
     free = config.room - config.events * config.width
-    hay = _haystack.filler(config, stream, start, count, free, text, CLUE)
-    body = _haystack.strew(_units(config, events), slot, hay)
+    hay = haystack.filler(config, stream, start, count, free, text, CLUE)
+    body = haystack.strew(_units(config, events), slot, hay)
 
     header, (before, between) = (b"", (b"\3", b"")) if config.form == "tokens" else (HEADER, QUESTIONS[config.facts])
     subject = _words(config, "persons" if config.facts == 1 else "objects", asked)
@@ -134,7 +134,7 @@ def generate(config: Config, seed: int, start: int, count: int, text: bytes | No
     end = 0 if config.form == "tokens" else len(".\n")
     source = len(header) + np.take_along_axis(body.start, shown[:, None], 1) + config.width - end - size + np.arange(size)
     at = np.tile(config.length + 1 - size + np.arange(size), (count, 1))
-    return _haystack.scored(whole, at, source, {"events": np.full(count, config.events)})
+    return haystack.scored(whole, at, source, {"events": np.full(count, config.events)})
 
 
 def _told(config: Config, u: np.ndarray) -> tuple[Events, World]:

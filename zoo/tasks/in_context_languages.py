@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from blocks.base import require
-from zoo.tasks.base import IGNORE, Batch, batch, check_range, distinct, integers, uniforms
+from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, distinct, integers, uniforms
 
 SUMMARY = "in-context language learning: strings of one random automaton; predict legal next symbols"
 DELIMITER = 0

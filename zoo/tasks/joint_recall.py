@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from blocks.base import ConfigError, require
-from zoo.tasks.base import IGNORE, Batch, batch, check_range, integers, placed, uniforms
+from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, integers, placed, uniforms
 
 SUMMARY = "joint recall: the same key has another value in each context; say the value of every key in every context"
 BEGIN, SEPARATOR, CONTEXTS = 1, 2, 3  # two marks, first id of a context

@@ -26,8 +26,8 @@ from itertools import accumulate
 import numpy as np
 
 from blocks.base import ConfigError, one_of, require
-from zoo.tasks._haystack import FORMS, sample
-from zoo.tasks.base import IGNORE, Batch, batch, check_range, integers, uniforms
+from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, integers, uniforms
+from zoo.tasks.shared.haystack import FORMS, sample
 
 SUMMARY = "many-shot classification: many examples of many classes, then one to label (tokens, or documents that are given)"
 ASKS = ("last", "every")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blocks.base import require
-from zoo.tasks.base import IGNORE, Batch, batch, check_range, distinct, integers, uniforms
+from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, distinct, integers, uniforms
 
 SUMMARY = "memorization: keys of a fixed map whose values are never shown, to be learnt into the weights"
 INSERT = 0

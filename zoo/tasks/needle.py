@@ -1,6 +1,6 @@
 """Needles in a haystack (RULER's NIAH family, arXiv:2404.06654): keys with values hidden at random places, some keys asked for at the end.
 
-    form: tokens   a needle is 0, key, value; a question is 1, key, and all values of the key; for ids see zoo.tasks._haystack
+    form: tokens   a needle is 0, key, value; a question is 1, key, and all values of the key; for ids see zoo.tasks.shared.haystack
     form: text     One of the special magic numbers for brave-otter is: 6123.
 
 Keys differ; values may be the same. A key with several values is answered with all of them in the order in which they stood
@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from blocks.base import require
-from zoo.tasks import _haystack
-from zoo.tasks._haystack import FIRST, NAMES, WORDS, codes, joined, sample
-from zoo.tasks.base import Batch, check_range, integers, uniforms
+from zoo.tasks.shared import haystack
+from zoo.tasks.shared.base import Batch, check_range, integers, uniforms
+from zoo.tasks.shared.haystack import FIRST, NAMES, WORDS, codes, joined, sample
 
 SUMMARY = "RULER's needles in a haystack: single, multi-key, multi-value, multi-query (tokens or bytes)"
 HAYSTACKS = ("noise", "random", "needles", "text")
@@ -56,7 +56,7 @@ class Config:
     value_size: int = 4  # ids or digits of a value
 
     def __post_init__(self) -> None:
-        _haystack.check(self, HAYSTACKS, 4)
+        haystack.check(self, HAYSTACKS, 4)
         require(self.values >= 1, "values", self.values, "must be positive")
         require(self.queries >= 1, "queries", self.queries, "must be positive")
         require(self.depth is None or 0 <= self.depth <= 1, "depth", self.depth, "is a share of the haystack, 0 to 1")
@@ -67,8 +67,8 @@ class Config:
             require(self.haystack != "needles", "keys", self.keys, "are as many as fit with haystack needles", "keys: null")
             require(self.keys >= self.queries, "keys", self.keys, f"{self.queries} are asked for")
         least = self.values * (self.keys or self.queries)
-        _haystack.check_room(self, least, self.slots, self.length + 1 - self.room + least * self.width - 1)
-        _haystack.check_names("key_size", self.key_size, self.keys_base, self.hidden)
+        haystack.check_room(self, least, self.slots, self.length + 1 - self.room + least * self.width - 1)
+        haystack.check_names("key_size", self.key_size, self.keys_base, self.hidden)
 
     @property
     def keys_base(self) -> int:
@@ -149,8 +149,8 @@ def generate(config: Config, seed: int, start: int, count: int, text: bytes | No
     before, between, after = script.needle
     units = joined(before, np.repeat(keys[:, :, None], m, 2), between, values, after).reshape(count, k * m, -1)
     free = config.room - k * m * config.width
-    hay = _haystack.filler(config, stream, start, count, free, text, CLUE)
-    body = _haystack.strew(units, slot.reshape(count, -1), hay)
+    hay = haystack.filler(config, stream, start, count, free, text, CLUE)
+    body = haystack.strew(units, slot.reshape(count, -1), hay)
 
     before, between, comma = script.question
     listed = joined(values[:, :q], comma).reshape(count, q, -1)[..., : m * (size + len(comma)) - len(comma)]
@@ -162,7 +162,7 @@ def generate(config: Config, seed: int, start: int, count: int, text: bytes | No
     source = (shown[..., None] + np.arange(size)).reshape(count, -1)
     depth = np.repeat(slot[:, :q].reshape(count, -1) / max(config.slots - 1, 1), size, 1)
     info = {"keys": np.full(count, k), "depth": depth, "query": np.tile(np.repeat(1 + np.arange(q), m * size), (count, 1))}
-    return _haystack.scored(whole, np.tile(at.reshape(-1), (count, 1)), source, info)
+    return haystack.scored(whole, np.tile(at.reshape(-1), (count, 1)), source, info)
 
 
 def _keys(config: Config, parts: np.ndarray) -> np.ndarray:

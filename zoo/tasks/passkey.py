@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blocks.base import ConfigError, one_of, require
-from zoo.tasks.base import IGNORE, Batch, batch, check_range, integers, speaks_of, uniforms
+from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, integers, speaks_of, uniforms
 
 SUMMARY = "a number hidden in filler text at a chosen depth and length, asked for at the end (bytes)"
 HAYSTACKS = ("filler", "text")

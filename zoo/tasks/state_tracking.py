@@ -16,7 +16,7 @@ from itertools import permutations
 import numpy as np
 
 from blocks.base import one_of, require
-from zoo.tasks.base import IGNORE, Batch, batch, check_range, integers, uniforms
+from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, integers, uniforms
 
 SUMMARY = "state tracking: the product of all permutations read so far (parity, S3, S4, A4, S5, A5)"
 GROUPS = {"parity": (2, False), "s3": (3, False), "a4": (4, True), "s4": (4, False), "a5": (5, True), "s5": (5, False)}  # points, even only

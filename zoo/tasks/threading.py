@@ -7,7 +7,7 @@ its end asked for; with several threads asked, one after the other.
     direction: backward   each pair stands after the next one of its thread: a pass forward meets the end first
     direction: random
 
-    form: tokens   a pair is 0, key, value; a question is 1, first key, end; for ids see zoo.tasks._haystack
+    form: tokens   a pair is 0, key, value; a question is 1, first key, end; for ids see zoo.tasks.shared.haystack
     form: text     "1f3a": "77ab",      (hexadecimal names; the paper's are UUIDs)
 
 `haystack: pairs`, the paper's, is full of other pairs whose values are keys of none. All names of an example differ.
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from blocks.base import one_of, require
-from zoo.tasks import _haystack
-from zoo.tasks._haystack import NAMES, codes, joined, sample
-from zoo.tasks.base import Batch, check_range
+from zoo.tasks.shared import haystack
+from zoo.tasks.shared.base import Batch, check_range
+from zoo.tasks.shared.haystack import NAMES, codes, joined, sample
 
 SUMMARY = "needle threading: key-value pairs strewn over the context; follow values that are keys to the end (tokens or bytes)"
 HAYSTACKS = ("pairs", "noise", "random", "text")
@@ -53,15 +53,15 @@ class Config:
     size: int = 4  # ids or hexadecimal digits of a name
 
     def __post_init__(self) -> None:
-        _haystack.check(self, HAYSTACKS, 2)
+        haystack.check(self, HAYSTACKS, 2)
         one_of("direction", self.direction, DIRECTIONS)
         require(self.steps >= 1, "steps", self.steps, "must be positive")
         require(self.asked >= 1, "asked", self.asked, "must be positive")
         require(self.threads >= self.asked, "threads", self.threads, f"{self.asked} are asked for")
-        _haystack.check_names("size", self.size, self.base, 1)
+        haystack.check_names("size", self.size, self.base, 1)
         n = self.threads * self.steps
-        _haystack.check_room(self, n, self.slots, self.length + 1 - self.room + n * self.width)
-        _haystack.check_names("size", self.size, self.base, self.names)
+        haystack.check_room(self, n, self.slots, self.length + 1 - self.room + n * self.width)
+        haystack.check_names("size", self.size, self.base, self.names)
 
     @property
     def base(self) -> int:
@@ -126,8 +126,8 @@ def generate(config: Config, seed: int, start: int, count: int, text: bytes | No
     values = np.concatenate([threads[:, :, 1:].reshape(count, c * n, size), others[:, half:]], axis=1)
     slot = _slots(config, sample((*stream, "slots"), start, count, config.pairs, config.slots))
     before, between, after = PAIR[config.form]
-    hay = _haystack.filler(config, stream, start, count, config.room - config.pairs * config.width, text, CLUE)
-    body = _haystack.strew(joined(before, keys, between, values, after), slot, hay)
+    hay = haystack.filler(config, stream, start, count, config.room - config.pairs * config.width, text, CLUE)
+    body = haystack.strew(joined(before, keys, between, values, after), slot, hay)
 
     before, between, end = QUESTION[config.form]
     asked = joined(before, threads[:, :q, 0], between, threads[:, :q, -1], end).reshape(count, -1)
@@ -139,7 +139,7 @@ def generate(config: Config, seed: int, start: int, count: int, text: bytes | No
     value = len(header) + starts[:, :, -1:] + config.width - len(after) - size + np.arange(size)
     span = np.repeat(starts.max(2) - starts.min(2), size, 1)
     info = {"pairs": np.full(count, config.pairs), "span": span, "query": np.tile(np.repeat(1 + np.arange(q), size), (count, 1))}
-    return _haystack.scored(whole, np.tile(at, (count, 1)), value.reshape(count, -1), info)
+    return haystack.scored(whole, np.tile(at, (count, 1)), value.reshape(count, -1), info)
 
 
 def _slots(config: Config, slot: np.ndarray) -> np.ndarray:

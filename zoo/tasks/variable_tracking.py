@@ -9,7 +9,7 @@ An assignment stands before those that build on it. One chain is asked for, in o
     ask: value    the last name of a chain is given: its value
 
     form: tokens   an assignment is 0, name, 2, name or value; a question is 1, value, names or 3, name, value; names are made of the
-                   lower half of the ids from 12 on, values of the upper half, see zoo.tasks._haystack
+                   lower half of the ids from 12 on, values of the upper half, see zoo.tasks.shared.haystack
     form: text     as above; values have four digits more than names have letters: all assignments are as long
 
 All names and all values of an example differ.
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from blocks.base import one_of, require
-from zoo.tasks import _haystack
-from zoo.tasks._haystack import NAMES, codes, joined, sample
-from zoo.tasks.base import Batch, check_range
+from zoo.tasks.shared import haystack
+from zoo.tasks.shared.base import Batch, check_range
+from zoo.tasks.shared.haystack import NAMES, codes, joined, sample
 
 SUMMARY = "RULER's variable tracking: chains of assignments in a haystack; say all names that hold a value (tokens or bytes)"
 HAYSTACKS = ("noise", "random", "text")
@@ -55,14 +55,14 @@ class Config:
     size: int = 4  # ids or letters of a name
 
     def __post_init__(self) -> None:
-        _haystack.check(self, HAYSTACKS, 4)
+        haystack.check(self, HAYSTACKS, 4)
         one_of("ask", self.ask, ASKS)
         require(self.chains >= 1, "chains", self.chains, "must be positive")
         require(self.hops >= 0, "hops", self.hops, "must be 0 or more")
-        _haystack.check_names("size", self.size, self.names_base, self.assignments)
-        _haystack.check_names("size", self.value_size, self.values_base, self.chains)
+        haystack.check_names("size", self.size, self.names_base, self.assignments)
+        haystack.check_names("size", self.value_size, self.values_base, self.chains)
         least = self.length + 1 - self.room + self.assignments * self.width
-        _haystack.check_room(self, self.assignments, self.slots, least - 1)
+        haystack.check_room(self, self.assignments, self.slots, least - 1)
 
     @property
     def assignments(self) -> int:
@@ -128,8 +128,8 @@ def generate(config: Config, seed: int, start: int, count: int, text: bytes | No
     before, between, mark, after = ASSIGNMENT[config.form]
     held = np.concatenate([values[:, :, None], joined(mark, names[:, :, :-1])], axis=2)
     units = joined(before, names, between, held, after).reshape(count, c * n, -1)
-    hay = _haystack.filler(config, stream, start, count, config.room - c * n * config.width, text, CLUE)
-    body = _haystack.strew(units, slot.reshape(count, -1), hay)
+    hay = haystack.filler(config, stream, start, count, config.room - c * n * config.width, text, CLUE)
+    body = haystack.strew(units, slot.reshape(count, -1), hay)
     begin = (len(HEADER) if text_form else 0) + body.start.reshape(count, c, n)[:, 0] + len(before)
     return _asked(config, names[:, 0], values[:, 0], joined(HEADER if text_form else b"", body.ids), begin)
 
@@ -151,4 +151,4 @@ def _asked(config: Config, names: np.ndarray, values: np.ndarray, front: np.ndar
         source = begin[:, :1] + size + len(ASSIGNMENT[config.form][1]) + np.arange(config.value_size)
         hops = np.full(config.value_size, config.hops)
     info = {"chains": np.full(count, config.chains), "hops": np.tile(hops, (count, 1))}
-    return _haystack.scored(whole, np.tile(at, (count, 1)), source, info)
+    return haystack.scored(whole, np.tile(at, (count, 1)), source, info)

@@ -20,8 +20,8 @@ from itertools import pairwise
 import numpy as np
 
 from blocks.base import ConfigError, one_of, require
-from zoo.tasks._haystack import FORMS, joined, sample, written
-from zoo.tasks.base import IGNORE, Batch, batch, check_range, placed, uniforms
+from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, placed, uniforms
+from zoo.tasks.shared.haystack import FORMS, joined, sample, written
 
 SUMMARY = "RULER's common and frequent words: say the most frequent words of a list, in order (tokens or bytes)"
 LAWS = ("zeta", "common")

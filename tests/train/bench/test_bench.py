@@ -11,7 +11,7 @@ from train.bench.case import Case, Target, leaf, training
 from train.bench.catalogue import all_cases, chosen
 from train.bench.measure import Times, alternate, gemm_rate
 from train.bench.run import _result
-from train.cli import run
+from train.cli.command_line import run
 
 
 def case(target: Target, flops: int | None = None) -> Case:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from train.claims.config import ClaimConfig
 from train.claims.scope import Scope
 from train.claims.verdict import judge
-from train.results import Record, joined
+from train.measure.results import Record, joined
 
 KIB = 1024
 

@@ -11,19 +11,21 @@ import yaml
 
 from blocks.base import ConfigError
 from tests.train.experiments import experiment, finished, write_experiment, write_text_folder
-from train import listing, runner
-from train.claims import table
 from train.claims.config import ClaimConfig, check_claim
-from train.claims.scope import METRICS, Scope, attention_share, scope_of
-from train.claims.show import print_verdict
-from train.cli import run
-from train.experiment import load_experiment
-from train.listing import CONFIGS
-from train.plan import make_plan
-from train.report import build_report
-from train.results import ALL, read
-from zoo.config import load_model
-from zoo.schema import parse
+from train.claims.scope import METRICS, Scope
+from train.cli import tables
+from train.cli.command_line import run
+from train.cli.tables import CONFIGS
+from train.config.experiment import load_experiment
+from train.measure.results import ALL, read
+from train.plan.claim_scope import attention_share, scope_of
+from train.plan.plan import make_plan
+from train.report import claims_table
+from train.report.claim_text import print_verdict
+from train.report.page import build_report
+from train.run import experiment as runner
+from zoo.config.model import load_model
+from zoo.config.schema import parse
 
 CELL = {"part": "recall", "measure": "recall", "metric": "accuracy", "where": {"pairs": 2}}
 TRENDED = {"part": "recall", "measure": "recall", "metric": "nll", "where": {"pairs": 2}, "models": ["attention", "recurrent", "small"]}
@@ -196,13 +198,13 @@ def test_a_second_run_that_trains_nothing_keeps_the_time(folder: Path, done: tup
 
 
 def test_the_markdown_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert table.main([str(folder), "--figures", str(tmp_path / "pictures")]) == 0
+    assert claims_table.main([str(folder), "--figures", str(tmp_path / "pictures")]) == 0
     heading, line, row = capsys.readouterr().out.strip().splitlines()
     assert heading.count("|") == line.count("|") == row.count("|")
     assert "**fails**" in row
     assert f"[figure]({tmp_path.as_posix()}/pictures/tiny.png)" in row
     assert (tmp_path / "pictures" / "tiny.png").read_bytes().startswith(b"\x89PNG")
-    assert table.main([str(tmp_path)]) == 2
+    assert claims_table.main([str(tmp_path)]) == 2
     assert "verdict.json" in capsys.readouterr().err
 
 
@@ -217,7 +219,7 @@ def test_the_list(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     ran = tmp_path / "runs" / yaml.safe_load((CONFIGS.parent / rows[0]["path"]).read_text())["name"]
     ran.mkdir(parents=True)
     (ran / "verdict.json").write_bytes((folder / "verdict.json").read_bytes())
-    assert next(row["verdict"] for row in listing.claims()) == "fails"
+    assert next(row["verdict"] for row in tables.claims()) == "fails"
 
 
 # ---- what the plan knows

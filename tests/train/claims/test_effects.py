@@ -11,10 +11,10 @@ from scipy import stats
 from blocks.base import ConfigError
 from tests.train.claims.synthetic import judged, records, scope
 from train.claims.config import Bounds, ClaimConfig
-from train.claims.seeds import jackknife, over_seeds
+from train.claims.intervals import jackknife, over_seeds
 from train.claims.trends import Fit
 from train.claims.verdict import decide, judge, together
-from zoo.statistics import Interval, bootstrap
+from zoo.measures.shared.statistics import Interval, bootstrap
 
 CELL = {"part": "p64", "measure": "m", "metric": "accuracy", "where": {"pairs": 4}}
 SERIES = CELL

@@ -13,7 +13,7 @@ import zoo
 import zoo.hf
 from blocks.base import LANDMARK, META
 from blocks.catalogue import block_types, config_class
-from zoo.interop.checkpoint import export_folder
+from zoo.convert.checkpoint import export_folder
 
 M = {"type": "mamba2", "d_state": 4, "head_dim": 8}
 A = {"type": "gqa", "n_heads": 2, "n_kv_heads": 1}

@@ -10,7 +10,7 @@ from torch import Tensor
 import zoo
 from blocks.base import ConfigError, Context
 from tests.zoo.hf.models import MODELS, loaded, of_block, padded, shared, sharp, text
-from zoo.interop.checkpoint import import_folder
+from zoo.convert.checkpoint import import_folder
 
 
 def shifted(labels: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import zoo
-from zoo.generate import generate
-from zoo.interop.checkpoint import export_folder
+from zoo.convert.checkpoint import export_folder
+from zoo.model.generate import generate
 
 pytest.importorskip("lm_eval")
 pytestmark = [pytest.mark.filterwarnings("default")]  # the harness's own

@@ -14,10 +14,10 @@ import zoo.hf
 from blocks.base import ConfigError
 from blocks.catalogue import block_types
 from tests.zoo.hf.models import BASE, MODELS, A, F, loaded, sharp, text
-from train.cli import run
-from zoo.config import model_mapping
-from zoo.interop.checkpoint import export_folder, import_folder
-from zoo.weights import weights_of
+from train.cli.command_line import run
+from zoo.config.model import model_mapping
+from zoo.convert.checkpoint import export_folder, import_folder
+from zoo.weights.safetensors_io import weights_of
 
 
 @pytest.mark.parametrize("name", [*MODELS, *block_types()])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from blocks.base import ConfigError
-from train.data.configs import TaskData, parse_data
+from train.data.config import TaskData, parse_data
 from zoo.tasks import HELD_OUT, IGNORE, TASKS, Batch
 
 Solver = Callable[[list[int], Any], int | None]  # (tokens read, config) -> answer, None where nothing is asked

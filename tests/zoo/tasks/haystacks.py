@@ -8,7 +8,7 @@ import torch
 
 from blocks.base import ConfigError
 from zoo.tasks import IGNORE, TASKS, Batch
-from zoo.tasks.base import uniforms
+from zoo.tasks.shared.base import uniforms
 
 DOCUMENT = bytes(range(97, 123)) * 200
 

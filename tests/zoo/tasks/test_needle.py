@@ -8,7 +8,8 @@ import pytest
 
 from tests.zoo.tasks.contract import assert_counted, assert_parsed, assert_refused, assert_solved
 from tests.zoo.tasks.haystacks import answers, assert_copies, assert_document, assert_quick, assert_rate, picks
-from zoo.tasks import _haystack, needle
+from zoo.tasks import needle
+from zoo.tasks.shared import haystack
 
 Config = needle.Config
 CONFIGS = {
@@ -102,7 +103,7 @@ def test_the_depth_is_kept_or_spread() -> None:
 def test_the_haystack_runs_on_around_the_needles() -> None:
     row = bytes(needle.generate(CONFIGS["text"], 0, 0, 1).inputs[0].tolist()).decode()
     body = row[len(needle.HEADER) : row.index("\nWhat are")]
-    assert re.sub(r"\nOne of .*\.\n", "", body) in _haystack.SENTENCES.decode() * 6
+    assert re.sub(r"\nOne of .*\.\n", "", body) in haystack.SENTENCES.decode() * 6
     assert_document("needle", Config(form="text", haystack="text", length=800), b"A Magic Number. ")
 
 
@@ -116,13 +117,13 @@ def test_the_suite_of_ruler_and_long_rows() -> None:
 
 
 def test_samples_are_even_and_all_different() -> None:
-    for high, tolerance in ((7, 0.08), (_haystack.DECK + 4, 0.12)):
-        drawn = _haystack.sample(("s",), 0, 14_000, 3, high)
+    for high, tolerance in ((7, 0.08), (haystack.DECK + 4, 0.12)):
+        drawn = haystack.sample(("s",), 0, 14_000, 3, high)
         assert (np.diff(np.sort(drawn, axis=1), axis=1) > 0).all()
         for column in drawn.T:
             assert np.abs(np.bincount(column * 7 // high, minlength=7) / 2000 - 1).max() < tolerance
-    for high in (7, _haystack.DECK + 1):
-        assert (np.sort(_haystack.sample(("s",), 0, 2, high, high), axis=1) == np.arange(high)).all()
+    for high in (7, haystack.DECK + 1):
+        assert (np.sort(haystack.sample(("s",), 0, 2, high, high), axis=1) == np.arange(high)).all()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 
 from tests.zoo.tasks.contract import assert_counted, assert_parsed, assert_refused, assert_solved
 from zoo.tasks import IGNORE, phonebook
-from zoo.tasks.base import uniforms
+from zoo.tasks.shared.base import uniforms
 
 Config = phonebook.Config
 TEXT = Config(length=300)

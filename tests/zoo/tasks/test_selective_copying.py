@@ -5,7 +5,7 @@ import pytest
 
 from tests.zoo.tasks.contract import assert_chance, assert_counted, assert_parsed, assert_refused, assert_solved
 from zoo.tasks import IGNORE, selective_copying
-from zoo.tasks.base import subset, uniforms
+from zoo.tasks.shared.base import subset, uniforms
 
 CONFIGS = {
     "blank": selective_copying.Config(length=48, data=8),

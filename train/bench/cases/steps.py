@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from train.bench import peers, peers_zoology
 from train.bench.case import Case, Step, Target, inference
-from train.config import TrainConfig
-from train.optimiser import adamw
-from train.step import clip
-from zoo.config import load_model
-from zoo.model import Model, build
+from train.config.run import TrainConfig
+from train.trainer.optimiser import adamw
+from train.trainer.step import clip
+from zoo.config.model import load_model
+from zoo.model.model import Model, build
 from zoo.tasks import mqar
 
 VOCAB = 8192

@@ -1,0 +1,30 @@
+"""Granite 4 against GraniteMoeHybridForCausalLM."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.zoo.convert.parity import check, examples
+from tests.zoo.convert.strategies import DEFAULT, LINEAR, dense, mamba, ropes
+
+CONFIGS = dense(
+    "granitemoehybrid",
+    layers=3,
+    **mamba(),
+    rope_parameters=ropes(DEFAULT, LINEAR),
+    position_embedding_type=st.sampled_from([None, "rope"]),
+    layer_types=st.sampled_from([["linear_attention", "full_attention", "linear_attention"], ["full_attention", "mamba", "attention"]]),
+    attention_bias=st.booleans(),
+    num_local_experts=st.sampled_from([0, 5]),
+    num_experts_per_tok=st.sampled_from([1, 2]),
+    shared_intermediate_size=st.sampled_from([6, 9]),
+    embedding_multiplier=st.sampled_from([1.0, 12.0]),
+    residual_multiplier=st.sampled_from([1.0, 0.22]),
+    attention_multiplier=st.sampled_from([0.25, 0.0625]),
+    logits_scaling=st.sampled_from([1.0, 7.0]),
+)
+
+
+@examples(CONFIGS)
+def test_parity(hf: dict[str, Any]) -> None:
+    check("granitemoehybrid", hf)

@@ -1,0 +1,5 @@
+"""`python -m train.cli`."""
+
+from train.cli.command_line import main
+
+main()

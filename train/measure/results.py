@@ -1,0 +1,103 @@
+"""results.csv: one row a model, seed, measure, condition and metric, and with seed `all` what the seeds say together."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from zoo.measures.shared.base import Row
+from zoo.measures.shared.statistics import Interval, mean_interval
+
+COLUMNS = ("experiment", "model", "seed", "measure", "condition", "metric", "value", "low", "high", "n", "part")
+ALL = "all"  # the seed of rows that join the seeds
+
+
+class Record(NamedTuple):
+    """One line of results.csv. low, high: a 95 % interval, over examples within a seed, or over seeds where seed is `all`."""
+
+    experiment: str
+    model: str
+    seed: str
+    measure: str
+    condition: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    part: str
+
+
+def record(experiment: str, part: str, model: str, seed: int, measure: str, row: Row) -> Record:
+    """A measure's row as a line of results.csv."""
+    return Record(experiment, model, str(seed), measure, row.condition, row.metric, row.value, row.low, row.high, row.n, part)
+
+
+def joined(records: Iterable[Record]) -> list[Record]:
+    """For every model, measure, condition and metric what the seeds say together; n counts the seeds.
+
+    The mean with its t-interval; where a value is infinite (a collapse that never came) the median with the range.
+    """
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for r in records:
+        groups.setdefault((r.experiment, r.part, r.model, r.measure, r.condition, r.metric), []).append(r)
+    rows = []
+    for (experiment, part, model, measure, condition, metric), members in groups.items():
+        found = _over_seeds([m.value for m in members])
+        rows.append(Record(experiment, model, ALL, measure, condition, metric, found.value, found.low, found.high, len(members), part))
+    return rows
+
+
+def _over_seeds(values: list[float]) -> Interval:
+    if all(math.isfinite(v) for v in values):
+        return mean_interval(values)
+    low, middle, high = sorted(values)[0], sorted(values)[len(values) // 2], sorted(values)[-1]
+    return Interval(middle, low, high, len(values))
+
+
+def write(path: Path, records: Sequence[Record]) -> None:
+    """The file, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(records)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read(path: Path) -> list[Record]:
+    """The lines of a results file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_record(row) for row in csv.DictReader(file)]
+
+
+def _record(row: dict[str, str]) -> Record:
+    return Record(
+        experiment=row["experiment"],
+        model=row["model"],
+        seed=row["seed"],
+        measure=row["measure"],
+        condition=row["condition"],
+        metric=row["metric"],
+        value=float(row["value"]),
+        low=float(row["low"]),
+        high=float(row["high"]),
+        n=int(row["n"]),
+        part=row["part"],
+    )
+
+
+def frame(records: Sequence[Record]) -> pd.DataFrame:
+    """The lines as a table with one more column for every key of the conditions."""
+    table = pd.DataFrame(records, columns=list(COLUMNS))
+    conditions = [dict(part.split("=", 1) for part in text.split(";") if part) for text in table["condition"]]
+    keys = pd.DataFrame(conditions, index=table.index)
+    return table.join(keys.add_prefix("_"))

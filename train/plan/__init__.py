@@ -1,0 +1,1 @@
+"""The plan of an experiment: every run decided before anything is trained."""

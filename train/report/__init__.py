@@ -1,0 +1,1 @@
+"""What a person looks at: report.html, measures.html, their figures, tables and claims."""

@@ -1,0 +1,1 @@
+"""An experiment carried out: worker processes, run folders, progress, collected results."""

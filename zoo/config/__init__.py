@@ -1,0 +1,1 @@
+"""A model's YAML: the schema, the pattern language, blocks, inserted tokens."""

@@ -1,0 +1,69 @@
+"""Gemma 3, text (arXiv:2503.19786): Gemma 2 with a norm of each query and key head instead of capped scores, five layers with a window to
+one without, and two bases of rotary positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.config.model import ModelConfig
+from zoo.convert.families.gemma2 import surroundings
+from zoo.convert.shared import dense, rope
+from zoo.convert.weight_map import Entry
+
+MODEL_TYPES = ("gemma3_text",)
+DEFAULTS = {
+    "vocab_size": 262208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "attention_bias": False,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "sliding_window_pattern": 6,
+    "layer_types": None,
+    "final_logit_softcapping": None,
+    "attn_logit_softcapping": None,
+    "use_bidirectional_attention": False,
+    "rope_local_base_freq": None,
+}
+
+
+def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
+    hf = dense.read(hf, DEFAULTS)
+    dense.refuse(hf, use_bidirectional_attention=False, attn_logit_softcapping=None)
+    turns = {True: _local(hf), False: rope.to_zoo(hf, 1000000.0, "full_attention")}
+    more = {"qk_norm": "head", "qk_norm_kind": "rmsnorm_centred", "norm_eps": hf["rms_norm_eps"]}
+    more |= {"scale": hf["query_pre_attn_scalar"] ** -0.5}
+    windows = dense.windows(hf, dense.periodic(hf, hf["sliding_window_pattern"]))
+    attentions = [dense.attention(hf, turns[window is not None], window=window, **more) for window in windows]
+    return dense.model(hf, dense.pairs(attentions, dense.gated(hf, "hidden_activation")), **surroundings(hf))
+
+
+def _local(hf: Mapping[str, Any]) -> dict[str, Any]:
+    """The rotary positions of layers with a window: before transformers 5 a base of their own and never a scaling."""
+    if "sliding_attention" in (hf.get("rope_parameters") or {}):
+        return rope.to_zoo(hf, 10000.0, "sliding_attention")
+    return {"base": float(hf["rope_local_base_freq"] or 10000.0)}
+
+
+def to_hf(config: ModelConfig) -> dict[str, Any]:
+    found = dense.layers(config, "gemma3")
+    first = found[0][0]
+    common = dense.to_hf(config, "Gemma3", "gemma3_text", found) | dense.windowed(found)
+    return common | {
+        "rope_parameters": dense.ropes_by_type(found),
+        "hidden_activation": common.pop("hidden_act"),
+        "query_pre_attn_scalar": round(first.scale**-2),
+        "final_logit_softcapping": config.logit_softcap,
+    }
+
+
+def rules(config: ModelConfig) -> list[Entry]:
+    return dense.rules(config)

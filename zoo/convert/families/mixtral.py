@@ -1,0 +1,55 @@
+"""Mixtral (arXiv:2401.04088): Mistral with a mixture of experts in every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from blocks import swiglu
+from zoo.config.model import ModelConfig
+from zoo.convert.shared import dense, experts, layers, rope
+from zoo.convert.weight_map import Entry
+
+MODEL_TYPES = ("mixtral",)
+DEFAULTS: dict[str, Any] = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": None,
+    "hidden_act": "silu",
+    "max_position_embeddings": 4096 * 32,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+    "sliding_window": None,
+    "num_experts_per_tok": 2,
+    "num_local_experts": 8,
+}
+
+
+def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
+    hf = dense.read(hf, DEFAULTS, {"num_experts": "num_local_experts"})
+    experts.silu(hf)
+    attention = dense.attention(hf, rope.to_zoo(hf, 1e6), window=hf["sliding_window"])
+    sizes = {"n_experts": hf["num_local_experts"], "top_k": hf["num_experts_per_tok"], "hidden": hf["intermediate_size"]}
+    return dense.model(hf, dense.pairs([attention] * hf["num_hidden_layers"], {"type": "moe", **sizes}))
+
+
+def to_hf(config: ModelConfig) -> dict[str, Any]:
+    found = [(a, m) for a, m in layers.only(config, "mixtral", "gqa", "moe")]
+    attention, moe = found[0]
+    channels = [(a, swiglu.Config(hidden=moe.hidden)) for a, _ in found]
+    sizes = {"num_local_experts": moe.n_experts, "num_experts_per_tok": moe.top_k, "sliding_window": attention.window}
+    return dense.to_hf(config, "Mixtral", "mixtral", channels) | sizes
+
+
+def rules(config: ModelConfig) -> list[Entry]:
+    found = experts.surroundings(config)
+    for layer, attention, channel in experts.pairs(config):
+        theirs = f"model.layers.{layer}"
+        found += dense.attention_rules(attention, f"{theirs}.self_attn")
+        found += experts.expert_rules(channel, f"{theirs}.block_sparse_moe.experts", ("w1", "w3", "w2"))
+        found += experts.router_rules(channel, f"{theirs}.block_sparse_moe.gate")
+    return found

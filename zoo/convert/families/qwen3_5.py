@@ -1,0 +1,50 @@
+"""The text model of Qwen3.5: Qwen3-Next's mixers with separate projections, dense channel mixers. Of a checkpoint that also sees the text
+model is read, its vision tower left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.config.model import ModelConfig
+from zoo.convert.families import qwen3_next
+from zoo.convert.shared import delta, dense, experts
+from zoo.convert.weight_map import Entry
+
+MODEL_TYPES = ("qwen3_5_text", "qwen3_5")
+DEFAULTS: dict[str, Any] = {
+    "vocab_size": 248320,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "partial_rotary_factor": 0.25,
+    "attention_bias": False,
+    "head_dim": 256,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "layer_types": None,
+    "full_attention_interval": 4,
+}
+
+
+def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
+    hf = dense.read(dense.text(hf, "qwen3_5"), DEFAULTS)
+    experts.silu(hf)
+    return qwen3_next.model(hf, dense.pairs(qwen3_next.mixers(hf), dense.gated(hf)))
+
+
+def to_hf(config: ModelConfig) -> dict[str, Any]:
+    found = experts.only_dense(config, "qwen3_5", "gqa", "gated_delta")
+    return qwen3_next.common_to_hf(config, found, "Qwen3_5", "qwen3_5_text", found[0][1])
+
+
+def rules(config: ModelConfig) -> list[Entry]:
+    return delta.seeing(delta.rules(config, delta.split_rules))

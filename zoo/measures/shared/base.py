@@ -1,0 +1,151 @@
+"""What all measures share: the rows they return, and how a condition is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from blocks.base import ConfigError, require
+from zoo.config.model import ModelConfig
+from zoo.measures.shared.statistics import Interval
+from zoo.model.model import Model
+
+Progress = Callable[[int, int], None]  # (tokens read, tokens in all)
+Documents = Sequence[Tensor]  # each (length,) int64
+
+
+class Reads(NamedTuple):
+    """What a measure reads of held-out text: at least so many documents of at least so many tokens."""
+
+    documents: int
+    tokens: int
+    total: int = 0  # and so many tokens in all of them, where documents are joined
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig:
+    """What the Config of every measure answers."""
+
+    @property
+    def reads(self) -> Reads | None:
+        """The documents that are needed; None: none."""
+        return None
+
+    def check(self, model: ModelConfig) -> None:
+        """Raise ConfigError for what can't be measured on such a model."""
+
+
+class Row(NamedTuple):
+    """One measured number. low, high: 95 % interval over examples or documents, within one seed; NaN where there is none."""
+
+    condition: str  # "key=value;key=value"; "" = of the model as a whole
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int  # independent examples or documents
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a measure found. Curves are rows too."""
+
+    rows: tuple[Row, ...]
+
+    def row(self, metric: str, condition: str = "") -> Row:
+        """The row of this metric and condition. Raises KeyError."""
+        for found in self.rows:
+            if (found.metric, found.condition) == (metric, condition):
+                return found
+        raise KeyError(f"no row {metric!r} under {condition!r}")
+
+    def curve(self, metric: str, key: str) -> list[tuple[float, Row]]:
+        """(number of `key`, row) of every row of this metric whose condition has `key`, rising."""
+        found = [(float(parts(r.condition)[key]), r) for r in self.rows if r.metric == metric and key in parts(r.condition)]
+        return sorted(found, key=lambda pair: pair[0])
+
+
+class Measure(Protocol):
+    """A module of zoo.measures."""
+
+    SUMMARY: str  # one line
+    Config: type[Any]  # a MeasureConfig, frozen, keyword-only, read by zoo.config.schema.parse; raises ConfigError on impossible sizes
+
+    def run(self, model: Model, config: Any, seed: int, *, data: Documents | None = None, progress: Progress | None = None) -> Result:
+        """Measure a model. `seed` draws examples and resamples, nothing else is random. `data`: documents, (length,) int64 each."""
+
+
+class Keeper(Protocol):
+    """Where a long measure keeps how far it is, so that it can go on after an interruption."""
+
+    def load(self) -> Any:
+        """What was saved last, on the CPU; None: nothing."""
+
+    def save(self, tree: Any) -> None:
+        """Offered after every piece: tensors, numbers and text in NamedTuples, tuples, lists and dicts, none of them changed later.
+        A keeper may pass most of them by."""
+
+
+class Resumable(Measure, Protocol):
+    """A measure that can go on where it was interrupted, with the same rows bit for bit."""
+
+    def run(
+        self,
+        model: Model,
+        config: Any,
+        seed: int,
+        *,
+        data: Documents | None = None,
+        progress: Progress | None = None,
+        keep: Keeper | None = None,
+    ) -> Result:
+        """As a Measure's. keep: asked once at the start, and only what the same call saved may be in it."""
+
+
+def condition(values: Mapping[str, Any]) -> str:
+    """{"length": 128, "depth": 0.5} -> "length=128;depth=0.5"."""
+    return ";".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items())
+
+
+def parts(text: str) -> dict[str, str]:
+    """The inverse of `condition`, values as text."""
+    return dict(part.split("=", 1) for part in text.split(";") if part)
+
+
+def row(where: Mapping[str, Any], metric: str, interval: Interval) -> Row:
+    """A row from an interval."""
+    return Row(condition(where), metric, *interval)
+
+
+def exact_row(where: Mapping[str, Any], metric: str, value: float, n: int) -> Row:
+    """A row of a number that has no sampling error (a size, a chance level)."""
+    return Row(condition(where), metric, value, value, value, n)
+
+
+def some_documents(data: Documents | None, count: int | None) -> list[Tensor]:
+    """The first `count` documents (None: all), int64. Raises ConfigError for a missing or malformed one, or one of less than 2 tokens."""
+    if not data:
+        raise ConfigError("data", None, "this measure reads documents", "give a list of (length,) int64 tensors")
+    for i, document in enumerate(data[:count]):
+        right = document.ndim == 1 and len(document) >= 2
+        require(right, f"data.{i}", list(document.shape), "a document is one row of 2 token ids or more")
+    return [document.long() for document in data[:count]]
+
+
+def long_documents(data: Documents | None, count: int, length: int) -> Tensor:
+    """The first `length` tokens of the first `count` documents, (count, length); fewer where fewer are given, 2 at least.
+
+    Raises ConfigError for a missing, shorter or malformed document.
+    """
+    if data is None:
+        raise ConfigError("data", None, "this measure reads documents", "give a list of (length,) int64 tensors")
+    chosen = list(data[:count])
+    require(len(chosen) >= 2, "documents", len(chosen), "at least 2 documents are needed for an interval")
+    for i, document in enumerate(chosen):
+        require(document.ndim == 1, f"data.{i}", list(document.shape), "a document is one row of token ids")
+        require(len(document) >= length, f"data.{i}", len(document), f"is shorter than the {length} tokens to be read", "longer documents")
+    return torch.stack([document[:length] for document in chosen]).long()

@@ -1,0 +1,1 @@
+"""Pattern to model: embedding, inserted tokens, the residual stack, the head; generation."""

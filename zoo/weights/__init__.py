@@ -1,0 +1,1 @@
+"""Weights in and out of .safetensors, and from one model into another."""
