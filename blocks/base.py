@@ -1,4 +1,4 @@
-"""The contract of a block: `y, state = block(x, state, ctx)`, its config, its cost, its errors.
+"""The contract of a block: `y, state = block(x, state, ctx)`, its config and its cost.
 
     x, y: (batch, length, d_model), any length >= 1; state None = start of text.
 
@@ -9,28 +9,15 @@ and the state is differentiable. Packed documents never leak and padding never c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
-S = TypeVar("S")
+from blocks.context import Context
+from blocks.errors import ConfigError, divisors, one_of, require
 
-
-class ConfigError(ValueError):
-    """The user's input is wrong: where, what was found, the rule, and what would be right. One line, no traceback."""
-
-    def __init__(self, place: str, value: Any, rule: str, alternatives: str = "") -> None:
-        self.place, self.value, self.rule, self.alternatives = place, value, rule, alternatives
-        found = "" if value is None else f" = {value!r}"
-        super().__init__(f"{place}{found}: {rule}" + (f". {alternatives}" if alternatives else ""))
-
-    def within(self, prefix: str) -> ConfigError:
-        """The same error seen from outside: its place is prefixed with `prefix.`."""
-        place = f"{prefix}.{self.place}" if self.place else prefix
-        return ConfigError(place, self.value, self.rule, self.alternatives)
+__all__ = ["Config", "ConfigError", "Context", "Cost", "divisors", "no_decay", "one_of", "require"]  # what a block of one's own needs
 
 
 @dataclass(frozen=True)
@@ -57,106 +44,6 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-
-class Cursor(NamedTuple):
-    """Where each row stands after the tokens read so far: what positions and documents need to go on."""
-
-    position: Tensor  # (b,) int64: position of the next token in its document
-    document: Tensor | None  # (b,) int64: running count of the documents begun before this one; None = never packed or padded
-    label: Tensor | None  # (b,) int64: the caller's id of the current document
-
-
-class Routed(NamedTuple):
-    """What a mixture of experts tells the training step about one call."""
-
-    load: Tensor  # (n_experts,) float: how many tokens each expert was chosen by, padding not counted
-    loss: Tensor  # (): its auxiliary losses, weighed
-
-
-@dataclass(frozen=True)
-class Context:
-    """What all layers share about a piece of text. b batch, t time.
-
-    Padding is always leading in a row (the model moves it there): a block may count on that. A padded token neither
-    changes a state nor is seen by any other token; what a block outputs there is never used, but must be finite.
-    """
-
-    positions: Tensor  # (b, t) int64: position in the document; 0 at padding
-    documents: Tensor | None = None  # (b, t) int64: running count of documents in the row, -1 at padding; None = no packing, no padding
-    reset: Tensor | None = None  # (b, t) bool: first token of a new document, the state before it must be forgotten; None = nowhere
-    padding: Tensor | None = None  # (b, t) bool, leading in each row; None = nowhere
-    kinds: Tensor | None = None  # (b, t) int64: TEXT, or what a token plan inserted (PREFIX, META, LANDMARK); None = all text
-    shared: dict[str, Tensor] = field(default_factory=dict)  # values that one layer leaves for later layers of the same forward
-    tokens: Tensor | None = None  # (b, t) int64: the ids that were read, -1 where a token was inserted; None = not known
-    embedded: Tensor | None = None  # (b, t, d): what the first sub-layer reads; None = the block stands alone: what it reads itself
-    routed: list[Routed] | None = None  # where mixtures of experts leave one each; None = not wanted, as everywhere but in a training step
-    use: int = 0  # of a block that the pattern uses several times with the same weights (share: true): which time this is, from 0
-
-    @property
-    def keep(self) -> Tensor | None:
-        """(b, t) bool: not padding; None = everywhere."""
-        return None if self.padding is None else ~self.padding
-
-    @property
-    def pads(self) -> Tensor | None:
-        """(b,) int64: the number of leading padded tokens of each row; None = no padding."""
-        return None if self.padding is None else self.padding.sum(1)
-
-
-TEXT, PREFIX, META, LANDMARK = range(4)
-
-
-def advance(
-    cursor: Cursor | None,
-    batch: int,
-    length: int,
-    *,
-    documents: Tensor | None = None,
-    padding: Tensor | None = None,
-    kinds: Tensor | None = None,
-    tokens: Tensor | None = None,
-    device: torch.device | str | None = None,
-) -> tuple[Context, Cursor]:
-    """The context of the next `length` tokens of each row, and the cursor after them.
-
-    documents: (b, t) ids, any integers; a new document starts where the id changes. None = the current document goes on.
-    padding: (b, t) bool, leading in each row. kinds, tokens: (b, t), see Context.
-    """
-    start = torch.zeros(batch, dtype=torch.int64, device=device) if cursor is None else cursor.position
-    device = start.device
-    steps = torch.arange(length, device=device)
-    if padding is not None and not bool(padding.any()):
-        padding = None
-    packed = documents is not None or padding is not None or (cursor is not None and cursor.document is not None)
-    if not packed:
-        positions = start[:, None] + steps
-        return Context(positions, kinds=kinds, tokens=tokens), Cursor(start + length, None, None)
-
-    count = torch.zeros_like(start) if cursor is None or cursor.document is None else cursor.document
-    label = cursor.label if cursor is not None else None
-    real = torch.ones(batch, length, dtype=torch.bool, device=device) if padding is None else ~padding
-    pads = (~real).sum(1)
-    has_text = pads < length
-    if documents is None:
-        reset = torch.zeros_like(real)
-    else:
-        first = documents.gather(1, pads.clamp(max=length - 1)[:, None])
-        fresh = start == 0  # nothing read yet: the first document needs no reset
-        before = first if label is None else torch.where(fresh[:, None], first, label[:, None])
-        ids = torch.where(real, documents, before)  # padding goes on with what was before it
-        reset = (ids != torch.cat([before, ids[:, :-1]], 1)) & real
-        label = torch.where(has_text, ids[:, -1], before[:, 0])
-    run = reset.cumsum(1)
-    offsets = steps - pads[:, None]  # index among the real tokens of the row
-    last_reset = torch.where(reset, offsets, -1).cummax(1).values
-    positions = torch.where(run > 0, offsets - last_reset, start[:, None] + offsets).where(
-        real, torch.zeros((), dtype=torch.int64, device=device)
-    )
-    numbers = (count[:, None] + run).where(real, torch.full((), -1, dtype=torch.int64, device=device))
-    after = Cursor(torch.where(has_text, positions[:, -1] + 1, start), count + run[:, -1], label)
-    ctx = Context(positions, numbers, reset if bool(reset.any()) else None, padding, kinds, tokens=tokens)
-    return ctx, after
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,43 +82,7 @@ class Config:
         return self.cost(d_model, len(kinds))
 
 
-def require(ok: bool, place: str, value: Any, rule: str, alternatives: str = "") -> None:
-    """Raise ConfigError unless `ok`."""
-    if not ok:
-        raise ConfigError(place, value, rule, alternatives)
-
-
-def divisors(n: int) -> str:
-    """The divisors of n as text, for the 'alternatives' of an error."""
-    return "divisors: " + ", ".join(str(i) for i in range(1, n + 1) if n % i == 0)
-
-
-def one_of(place: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise ConfigError unless value is one of `allowed`."""
-    require(value in allowed, place, value, "is not one of the choices", "choices: " + ", ".join(allowed))
-
-
 def no_decay(parameter: nn.Parameter) -> nn.Parameter:
     """Mark a parameter of two or more dimensions as exempt from weight decay (one-dimensional ones always are)."""
     parameter.no_decay = True  # type: ignore[attr-defined]
     return parameter
-
-
-def map_state(fn: Any, state: S) -> S:
-    """Apply fn to every tensor of a state (None stays None)."""
-    return pytree.tree_map_only(Tensor, fn, state)
-
-
-def detach(state: S) -> S:
-    """The same state, cut from the graph."""
-    return map_state(lambda t: t.detach(), state)
-
-
-def state_tensors(state: Any) -> list[Tensor]:
-    """Every tensor that a state holds."""
-    return [leaf for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor)]
-
-
-def state_bytes(state: Any) -> int:
-    """The bytes that a state's tensors really hold."""
-    return sum(t.numel() * t.element_size() for t in state_tensors(state))

@@ -6,9 +6,10 @@ from difflib import get_close_matches
 from functools import cache
 
 import blocks
-from blocks.base import Config, ConfigError
+from blocks.base import Config
+from blocks.errors import ConfigError
 
-NOT_BLOCKS = ("base", "catalogue", "forgetting", "keys", "parts", "rope")
+NOT_BLOCKS = ("base", "catalogue", "context", "errors", "forgetting", "keys", "parts", "rope", "state")
 
 
 @cache

@@ -17,7 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from blocks import base
-from blocks.base import Context, Cost, divisors, one_of, require
+from blocks.base import Cost
+from blocks.context import Context
+from blocks.errors import divisors, one_of, require
 from blocks.keys import Keys, append, cache_bytes, query_documents, trim
 from blocks.parts import RMSNorm, ShortConv, linear_flops, residual_linear
 from blocks.rope import Rope, rotate

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from blocks import base
-from blocks.base import Context, Cost, require
+from blocks.base import Cost
+from blocks.context import Context
+from blocks.errors import require
 from blocks.parts import mask
 from kernels import decay
 from kernels.decay.limited import limited

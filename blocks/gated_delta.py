@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks.base import Context, Cost, one_of, require
+from blocks.base import Cost
+from blocks.context import Context
+from blocks.errors import one_of, require
 from blocks.forgetting import Forgetting
 from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear, step_bias
 from kernels import conv, delta

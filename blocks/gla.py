@@ -39,7 +39,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks.base import Context, Cost, divisors, one_of, require
+from blocks.base import Cost
+from blocks.context import Context
+from blocks.errors import divisors, one_of, require
 from blocks.forgetting import Bounded
 from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear
 from blocks.rope import Rope, rotate

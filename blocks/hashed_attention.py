@@ -25,7 +25,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from blocks import base
-from blocks.base import Context, Cost, divisors, require
+from blocks.base import Cost
+from blocks.context import Context
+from blocks.errors import divisors, require
 from blocks.keys import Keys, append, query_documents, trim
 from blocks.parts import ShortConv, linear_flops, mask, residual_linear
 from kernels.conv import flops as conv_flops

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from blocks.base import Context
+from blocks.context import Context
 from kernels.attention import attention
 
 

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks.base import Context, Cost, divisors, no_decay, one_of, require
+from blocks.base import Cost, no_decay
+from blocks.context import Context
+from blocks.errors import divisors, one_of, require
 from blocks.forgetting import Forgetting
 from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear, step_bias
 from kernels import linear_scan as scan

@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks.base import Context, Cost, divisors, one_of, require
+from blocks.base import Cost
+from blocks.context import Context
+from blocks.errors import divisors, one_of, require
 from blocks.forgetting import Bounded
 from blocks.parts import RMSNorm, ShortConv, linear_flops, mask, residual_linear, step_bias
 from kernels.conv import flops as conv_flops

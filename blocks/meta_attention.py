@@ -17,7 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from blocks import base
-from blocks.base import META, Context, Cost, divisors, require
+from blocks.base import Cost
+from blocks.context import META, Context
+from blocks.errors import divisors, require
 from blocks.keys import Keys, append, attend, cache_bytes, trim
 from blocks.parts import linear_flops, residual_linear
 from blocks.rope import Rope, rotate

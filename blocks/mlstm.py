@@ -19,7 +19,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from blocks import base
-from blocks.base import Context, Cost, require
+from blocks.base import Cost
+from blocks.context import Context
+from blocks.errors import require
 from blocks.parts import linear_flops, mask, residual_linear
 from kernels import decay
 from kernels.dtypes import wide

@@ -33,7 +33,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from blocks import base
-from blocks.base import Context, Cost, Routed, divisors, one_of, require
+from blocks.base import Cost
+from blocks.context import Context, Routed
+from blocks.errors import divisors, one_of, require
 from blocks.parts import linear_flops, residual_linear
 from kernels.dtypes import wide
 from kernels.experts import ACTIVATIONS, WEIGH, Activation, experts, flops, width

@@ -17,7 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from blocks import base
-from blocks.base import Context, Cost, require
+from blocks.base import Cost
+from blocks.context import Context
+from blocks.errors import require
 from blocks.keys import Keys, append, trim
 from blocks.parts import linear_flops, residual_linear
 from kernels.linear_scan import linear_scan

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.base import Context, no_decay
+from blocks.base import no_decay
+from blocks.context import Context
 from kernels.conv import conv, previous
 from kernels.dtypes import wide
 from kernels.norm import rms_norm

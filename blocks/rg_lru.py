@@ -19,7 +19,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from blocks import base
-from blocks.base import Context, Cost, divisors, one_of, require
+from blocks.base import Cost
+from blocks.context import Context
+from blocks.errors import divisors, one_of, require
 from blocks.parts import ACTIVATIONS, ShortConv, linear_flops, mask, residual_linear
 from kernels.conv import flops as conv_flops
 from kernels.dtypes import wide

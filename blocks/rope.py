@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blocks.base import one_of, require
+from blocks.errors import one_of, require
 from kernels.dtypes import wide
 
 

@@ -18,7 +18,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from blocks import base
-from blocks.base import Context, Cost, require
+from blocks.base import Cost
+from blocks.context import Context
+from blocks.errors import require
 from blocks.parts import linear_flops, mask, shift
 from kernels.dtypes import wide
 from kernels.linear_scan import linear_scan

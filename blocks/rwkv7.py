@@ -21,7 +21,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks.base import Context, Cost, divisors, no_decay, require
+from blocks.base import Cost, no_decay
+from blocks.context import Context
+from blocks.errors import divisors, require
 from blocks.forgetting import Forgetting
 from blocks.parts import linear_flops, mask, shift
 from kernels import delta

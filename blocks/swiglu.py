@@ -12,7 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from blocks import base
-from blocks.base import Context, Cost, one_of, require
+from blocks.base import Cost
+from blocks.context import Context
+from blocks.errors import one_of, require
 from blocks.parts import ACTIVATIONS, linear_flops, residual_linear
 
 

@@ -1,4 +1,5 @@
-"""Imports run one way: kernels <- blocks <- zoo <- train. No file imports upward, no block imports another, nothing CUDA-only."""
+"""Imports run one way: kernels <- blocks <- zoo <- train, and so do the folders inside zoo and train. No file imports upward, no block
+imports another, nothing CUDA-only."""
 
 import ast
 from pathlib import Path
@@ -8,7 +9,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HOUSE = ["kernels", "blocks", "zoo", "train"]
 FILES = sorted(path for folder in HOUSE for path in (ROOT / folder).rglob("*.py"))
-SHARED = {"base", "catalogue", "forgetting", "parts", "rope", "keys"}
+FOLDERS = {  # each folder imports only from those before it
+    "zoo": ["config", "tasks", "ledger", "model", "weights", "check", "measures", "convert", "hf"],
+    "train": ["system", "data", "measure", "claims", "config", "plan", "trainer", "run", "report", "bench", "cli"],
+}
+SHARED = {"base", "catalogue", "context", "errors", "forgetting", "keys", "parts", "rope", "state"}
 
 
 def imported(path: Path) -> set[str]:
@@ -26,6 +31,19 @@ def test_no_upward_import(path: Path) -> None:
     level = HOUSE.index(path.relative_to(ROOT).parts[0])
     upward = {name for name in imported(path) if name.split(".")[0] in HOUSE[level + 1 :]}
     assert upward == set()
+
+
+@pytest.mark.parametrize("house", FOLDERS)
+def test_folders_import_one_way(house: str) -> None:
+    order = FOLDERS[house]
+    assert {path.name for path in (ROOT / house).iterdir() if path.is_dir() and path.name != "__pycache__"} == set(order)
+    for path in FILES:
+        own, *inside = path.relative_to(ROOT).parts
+        if own == house and len(inside) > 1:
+            later = order[order.index(inside[0]) + 1 :]
+            assert {
+                name for name in imported(path) if name.split(".")[0] == house and name.split(".")[1:2] and name.split(".")[1] in later
+            } == set(), path
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "blocks").glob("*.py")), ids=lambda p: p.stem)

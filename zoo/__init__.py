@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from blocks.base import ConfigError, detach, map_state, state_bytes
+from blocks.errors import ConfigError
+from blocks.state import detach, map_state, state_bytes
 from zoo.config.model import ModelConfig, load_model
 from zoo.convert.model_folder import load
 from zoo.ledger.match import match

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from blocks.base import ConfigError, advance
 from blocks.base_conv import Config
+from blocks.context import advance
+from blocks.errors import ConfigError
 from tests.oracle import error, moved
 from zoo.check.contract import check_block
 from zoo.config.model import load_model

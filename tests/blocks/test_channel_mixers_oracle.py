@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from blocks import mlp, rwkv_channel_mix, swiglu
-from blocks.base import ConfigError, advance
+from blocks.context import advance
+from blocks.errors import ConfigError
 from zoo.check.contract import CHECKS, check_block
 
 transformers = pytest.importorskip("transformers")

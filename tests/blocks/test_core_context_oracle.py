@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 
 from blocks import gqa
-from blocks.base import ConfigError, advance, state_bytes
+from blocks.context import advance
 from blocks.core_context import Block, Config
+from blocks.errors import ConfigError
 from blocks.rope import Rope
+from blocks.state import state_bytes
 from zoo.check.contract import check_block
 
 D, LENGTH, GROUP, LOCAL = 24, 47, 4, 8

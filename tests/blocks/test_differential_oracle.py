@@ -9,7 +9,7 @@ import transformers
 from torch import Tensor
 from transformers.models.diffllama.modeling_diffllama import DiffLlamaAttention, DiffLlamaRotaryEmbedding
 
-from blocks.base import advance
+from blocks.context import advance
 from blocks.differential import Block, Config
 from blocks.rope import Rope
 from zoo.check.contract import check_block

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from blocks.base import advance
+from blocks.context import advance
 from blocks.gated_conv import Config
 from tests.oracle import error, moved
 from zoo.check.contract import check_block

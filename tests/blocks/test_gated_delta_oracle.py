@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blocks.base import ConfigError, advance
+from blocks.context import advance
+from blocks.errors import ConfigError
 from blocks.gated_delta import Block, Config
 
 D, HEADS, V_HEADS, K, V, T = 32, 2, 4, 6, 8, 70

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.base import ConfigError, advance
+from blocks.context import advance
+from blocks.errors import ConfigError
 from blocks.gla import Block, Config
 from blocks.rope import Rope
 from kernels import backend

@@ -8,7 +8,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from blocks.base import ConfigError, advance
+from blocks.context import advance
+from blocks.errors import ConfigError
 from blocks.gqa import Block, Config, Temperature
 from blocks.rope import Rope
 from zoo.check.contract import check_block

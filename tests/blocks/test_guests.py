@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from blocks import mamba1, mamba2
-from blocks.base import advance
+from blocks.context import advance
 from kernels import backend
 from tests.kernels.guests import TOLERANCE, assert_same
 from tests.oracle import moved

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from blocks.base import ConfigError, advance
+from blocks.context import advance
+from blocks.errors import ConfigError
 from blocks.hashed_attention import Block, Config
 from tests.oracle import error, moved
 from zoo.check.contract import check_block

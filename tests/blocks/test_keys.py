@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blocks.base import Cursor, advance
+from blocks.context import Cursor, advance
 from blocks.keys import Keys, append, attend, cache_bytes, trim
 
 B, M, G, E, W = 2, 2, 2, 3, 5

@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from blocks.base import LANDMARK, TEXT, ConfigError, advance, state_bytes
+from blocks.context import LANDMARK, TEXT, advance
+from blocks.errors import ConfigError
 from blocks.landmark import Block, Config
 from blocks.rope import Rope
+from blocks.state import state_bytes
 from kernels import backend
 from kernels.attention import SDPA_FLOPS
 from zoo.check.contract import check_block

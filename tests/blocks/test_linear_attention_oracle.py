@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blocks.base import ConfigError, advance
+from blocks.context import advance
+from blocks.errors import ConfigError
 from blocks.linear_attention import Block, Config, taylor
 from blocks.rope import Rope
 from kernels import backend
@@ -74,14 +75,15 @@ def test_the_taylor_map_is_exact() -> None:
 
 
 def test_the_sum_survives_bfloat16() -> None:
-    """A long constant text under autocast: the mean of equal values stays what it is, because the sums are wide."""
+    """A long constant text under autocast: the mean of equal values stays what it is, because the sums are wide:
+    what is left is float32's rounding of as many additions."""
     block, length = Config(n_heads=2).build(16), 2000
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         x = torch.ones(1, length, 16)
         y, state = block(x, None, advance(None, 1, length)[0])
         _, first = block(x[:, :1], None, advance(None, 1, 1)[0])
     assert error(y, y[:, :1].expand_as(y)) < 1e-2
-    assert error(state.memory, length * first.memory) < 1e-5
+    assert error(state.memory, length * first.memory) < length * torch.finfo(torch.float32).eps / 2
 
 
 def test_published_sizes() -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blocks.base import ConfigError, advance
+from blocks.context import advance
+from blocks.errors import ConfigError
 from blocks.mamba1 import Block, Config
 from kernels import backend
 from zoo.check.contract import CHECKS, check_block

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from blocks.base import advance
+from blocks.context import advance
 from blocks.mamba2 import Block, Config
 from kernels import backend
 from tests.oracle import error, moved

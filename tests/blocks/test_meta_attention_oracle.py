@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blocks.base import META, TEXT, Context, advance
+from blocks.context import META, TEXT, Context, advance
 from blocks.meta_attention import Config
 from blocks.rope import Rope, rotate
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from blocks.base import Config, ConfigError, advance
+from blocks.base import Config
 from blocks.catalogue import block_types, config_class
+from blocks.context import advance
+from blocks.errors import ConfigError
 from blocks.forgetting import Bounded, Forgetting
 from zoo.check.contract import CHECKS, check_block
 from zoo.config.model import load_model

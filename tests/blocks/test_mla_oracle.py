@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blocks.base import ConfigError, advance, state_bytes
+from blocks.context import advance
+from blocks.errors import ConfigError
 from blocks.mla import Block, Config
 from blocks.rope import Rope, Scaling
+from blocks.state import state_bytes
 from tests.oracle import error
 from zoo.check.contract import CHECKS, check_block
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blocks.base import advance
+from blocks.context import advance
 from blocks.mlstm import Block, Config
 from kernels import backend
 from tests.oracle import error, moved

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blocks.base import ConfigError, advance
+from blocks.context import advance
+from blocks.errors import ConfigError
 from blocks.moe import Block, Config
 from tests.oracle import error, moved
 from zoo.check.contract import CHECKS, check_block

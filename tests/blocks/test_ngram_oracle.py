@@ -5,8 +5,10 @@ import torch
 from torch import Tensor
 
 import zoo
-from blocks.base import ConfigError, Context, advance, detach, state_bytes
+from blocks.context import Context, advance
+from blocks.errors import ConfigError
 from blocks.ngram import Block, Config
+from blocks.state import detach, state_bytes
 from tests.oracle import error, moved
 from zoo.config.inserted_tokens import Landmark, TokensConfig, insert
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from blocks import gla, gqa, mamba2, mlp, swiglu
-from blocks.base import Config, ConfigError
+from blocks.base import Config
+from blocks.errors import ConfigError
 from blocks.rope import Rope, Scaling, frequencies, rotate
 from zoo.check.contract import CHECKS, check_block
 

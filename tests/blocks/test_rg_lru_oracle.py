@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from blocks.base import advance
+from blocks.context import advance
 from blocks.rg_lru import STEEPEST, Block, Config, bounded_root
 from kernels import backend
 from tests.oracle import error, moved

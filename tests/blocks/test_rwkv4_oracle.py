@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from blocks import rwkv4, rwkv_channel_mix
-from blocks.base import advance
+from blocks.context import advance
 from kernels import backend
 from tests.oracle import error, moved
 

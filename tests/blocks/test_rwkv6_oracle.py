@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from blocks.base import ConfigError, advance
+from blocks.context import advance
+from blocks.errors import ConfigError
 from blocks.rwkv6 import Block, Config
 from kernels import backend
 from kernels.decay import decay

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from blocks.base import ConfigError, Context, advance
+from blocks.context import Context, advance
+from blocks.errors import ConfigError
 from blocks.rwkv7 import V_FIRST, Config
 
 D, N, T, B = 16, 4, 21, 2

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blocks.base import ConfigError, advance
+from blocks.context import advance
+from blocks.errors import ConfigError
 from blocks.rope import Rope
 from blocks.shared_transformer import Block, Config
 from zoo.check.contract import CHECKS, check_block

@@ -285,7 +285,8 @@ def test_a_window_by_torchs_fused_attention(t: int, s: int, dtype: torch.dtype) 
 def test_autocast_and_scattered_inputs(options: dict[str, Any]) -> None:
     q, k, v = (x.float() for x in tensors(20, 20, E))
     exact = attention(q, k, v, **options)
-    assert torch.equal(attention(*(x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)), **options), exact)
+    scattered = attention(*(x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)), **options)
+    assert error(scattered, exact) < 1e-6  # some BLAS sum in another order
     leaf = q.clone().requires_grad_()  # keys and values that need no gradient
     with torch.autocast("cpu", torch.bfloat16):
         o = attention(leaf, k, v, **options)

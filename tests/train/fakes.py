@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blocks.base import Config, Context, Cost
+from blocks.base import Config, Cost
+from blocks.context import Context
 from train.config.run import BudgetConfig, RunSpec, TrainConfig
 from train.data import Batch
 from zoo.config.model import ModelConfig, load_model

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator, Sequence
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.bench import cases
 from train.bench.case import Case
 

@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from types import ModuleType
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 
 GPU_LIBRARIES = ("fla", "mamba_ssm", "causal_conv1d")
 

@@ -17,7 +17,7 @@ EFFORT = Effort(rounds=7, seconds=12)
 
 def _layer(autocast: bool) -> Step:
     """Forward and backward of a Mamba-2 layer at width 256 on 4 rows of 1024 tokens."""
-    from blocks.base import advance
+    from blocks.context import advance
     from blocks.mamba2 import Config
 
     torch.manual_seed(0)

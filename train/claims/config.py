@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from train.claims.effects import Difference, Ratio, Value
 from train.claims.estimate import Effect
 from train.claims.line import Line

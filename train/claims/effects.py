@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.claims.estimate import Estimate
 from train.claims.intervals import interval
 from train.claims.scope import Scope

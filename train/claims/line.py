@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from train.claims.estimate import Curve, Estimate, Picture, Point
 from train.claims.intervals import clipped, interval, over_seeds
 from train.claims.scope import Scope

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 
 # The metrics of a measure's type, so that a misspelling is found before the training. Of a type that isn't here, after it.
 METRICS: dict[str, tuple[str, ...]] = {

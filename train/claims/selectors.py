@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.claims.scope import Scope
 from train.measure.results import ALL, Record
 from zoo.measures import parts

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from scipy import optimize, special, stats
 
-from blocks.base import one_of, require
+from blocks.errors import one_of, require
 from train.claims.estimate import Curve, Estimate, Picture, Point
 from train.claims.intervals import clipped, interval, jackknife, over_seeds, scaled
 from train.claims.scope import Scope

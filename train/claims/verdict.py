@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.claims.config import Bounds, ClaimConfig, Statement, place, statements
 from train.claims.estimate import Estimate, finite
 from train.claims.scope import Scope

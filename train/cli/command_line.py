@@ -11,7 +11,7 @@ from train.system import startup
 
 startup.before_torch()
 
-from blocks.base import ConfigError  # noqa: E402
+from blocks.errors import ConfigError  # noqa: E402
 from train.cli import commands as do  # noqa: E402
 from train.system.errors import ExperimentFailed  # noqa: E402
 

@@ -8,7 +8,7 @@ import json
 import sys
 from typing import Any
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.system import startup
 
 LISTS = ("blocks", "models", "tasks", "measures", "experiments", "claims")
@@ -16,7 +16,7 @@ LISTS = ("blocks", "models", "tasks", "measures", "experiments", "claims")
 
 def list_(arguments: argparse.Namespace) -> None:
     """zoo list [blocks|models|tasks|measures|experiments|claims] [--length N] [--json]"""
-    from blocks.base import require
+    from blocks.errors import require
     from train.cli import tables
 
     names, length = list(LISTS) if arguments.what == "all" else [arguments.what], arguments.length
@@ -69,8 +69,8 @@ def check(arguments: argparse.Namespace) -> None:
 
 def check_backend(arguments: argparse.Namespace) -> None:
     """zoo check [TYPE] --backend NAME|all"""
-    from blocks.base import one_of
     from blocks.catalogue import block_types, config_class
+    from blocks.errors import one_of
     from zoo.check.backends import COMPARED, check_backends
     from zoo.check.contract import ContractError
     from zoo.config.schema import dotted, parse
@@ -117,7 +117,7 @@ def env(arguments: argparse.Namespace) -> None:
 
 def bench(arguments: argparse.Namespace) -> None:
     """zoo bench [WORD ...] [--rounds N] [--clock wall|cpu] [--threads N] [--save FOLDER] [--json]"""
-    from blocks.base import require
+    from blocks.errors import require
     from train.bench import show
     from train.bench.catalogue import chosen
     from train.bench.run import Effort, as_json, run

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from blocks.base import require
+from blocks.errors import require
 from train.data.text_codec import coder_of
 from zoo.convert.hf_folder import resolve
 from zoo.convert.model_folder import load

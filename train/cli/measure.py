@@ -19,7 +19,7 @@ from rich.progress import Progress as RichProgress
 from rich.progress import TaskID, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from train.measure.measure import measure, measured
 from train.measure.target import Subject, complete, open_subject
 from train.report.figures import PICTURES

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from train.claims.config import ClaimConfig
 from train.config.run import BudgetConfig, KernelsConfig, TrainConfig
 from zoo.config.model import ModelConfig, load_model

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from kernels import BACKENDS
 from zoo.config.model import ModelConfig, model_mapping, validate
 from zoo.config.schema import parse, plain

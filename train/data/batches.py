@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from train.data.corpus import Split
 from zoo.tasks.shared.base import integers, uniforms
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from train.data.hf_dataset import Dataset
 from zoo.config.schema import check_keys, parse
 from zoo.tasks import TASKS

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from blocks.base import one_of
+from blocks.errors import one_of
 from zoo.tasks import IGNORE
 
 SPLITS = ("train", "validation", "test")

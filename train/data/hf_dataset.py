@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.data.corpus import Corpus, Document, Spans, byte_corpus, fingerprint, split_by_contents
 from train.data.tokenizer import combined_fingerprint, encoded, import_package, load_tokenizer, separator_ids
 

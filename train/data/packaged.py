@@ -28,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from blocks.base import ConfigError, one_of
+from blocks.errors import ConfigError, one_of
 from train.data.corpus import Corpus, Document, byte_corpus, fingerprint
 
 

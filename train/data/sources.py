@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import fields
 from typing import Any, Protocol
 
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from train.data.batches import Batch, TextStream, validation_windows
 from train.data.config import DataConfig, HubData, Reading, TaskData, TextData, TokensData, parse_data
 from train.data.corpus import SPLITS, Corpus

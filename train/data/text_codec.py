@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blocks.base import require
+from blocks.errors import require
 from train.data.tokenizer import load_tokenizer, separator_ids
 from zoo.config.schema import load_yaml
 from zoo.convert.byte_tokenizer import BYTES, GENERATION, TOKENIZER, TOKENIZER_CONFIG, byte_tokenizer

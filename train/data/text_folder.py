@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.data.corpus import Corpus, Document, byte_corpus, declared, fingerprint
 
 SUFFIXES = (".txt", ".md", ".py", ".jsonl")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from train.data.corpus import ALIASES, SHARE, SPLITS, Corpus, Spans, Split, assemble, cut
 
 DTYPES = ("uint8", "uint16", "uint32")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.data.corpus import SPLITS, Corpus, Split
 
 AT_ONCE = 256  # documents encoded by one call

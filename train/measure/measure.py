@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from train.data import parse_data
 from train.data.batches import long_documents
 from train.data.config import TaskData

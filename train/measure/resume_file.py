@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.system.atomic_files import sync_file, sync_folder
 from train.system.nested_tensors import load_nested, save_nested
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from train.data import Source, open_source
 from train.data.text_codec import has_tokenizer
 from train.measure.measure import bytes_per_token, check_measure, parse_measure

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.claims.config import check_claim
 from train.claims.scope import Scope
 from train.config.experiment import Experiment, model_of

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.claims.verdict import FILE, read_verdict
 from train.report.claim_figures import save_png
 from train.report.claim_text import HEADING, markdown_row

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.claims.verdict import read_verdict
 from train.measure.results import Record, frame, read
 from train.report import claim_text, plots

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.config.run import RunSpec, first_difference
 from train.data import Source
 from train.plan.planned_run import PlannedRun

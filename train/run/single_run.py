@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from kernels import BackendError, backend
 from train.config.run import KernelsConfig, RunSpec
 from train.data import Source, open_source

@@ -12,7 +12,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.run.progress import Event, QueueBar
 
 REPORT_SECONDS = 0.2

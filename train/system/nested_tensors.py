@@ -12,6 +12,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+MOVED = {  # modules whose NamedTuples stand under their former place in files of 2026.11
+    "blocks.base": "blocks.context",
+    "train.drawn": "train.trainer.state_distribution",
+    "zoo.model": "zoo.model.model",
+    "zoo.segments": "zoo.model.segment_memory",
+}
+
 
 def save_nested(value: Any, path: Path) -> None:
     """Tensors in tuples, NamedTuples, lists and dicts as one .safetensors, the nesting as JSON in its metadata."""
@@ -61,7 +68,7 @@ def _rebuilt(node: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
 
 
 def _named_tuple(module: str, name: str) -> Any:
-    found: Any = sys.modules.get(module)
+    found: Any = sys.modules.get(MOVED.get(module, module))
     for part in name.split("."):
         found = getattr(found, part, None)
     if not (isinstance(found, type) and issubclass(found, tuple) and "_fields" in vars(found)):

@@ -56,7 +56,7 @@ def settings(environ: Mapping[str, str] = os.environ) -> list[Setting]:
 
 
 def _asked(variable: str, environ: Mapping[str, str]) -> str:
-    from blocks.base import one_of
+    from blocks.errors import one_of
 
     value = environ.get(variable, CHOICES[variable][0]).lower()
     one_of(variable, value, CHOICES[variable])

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from safetensors.torch import save_file
 from torch import Tensor
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.system.atomic_files import exchange, settle, unfinished, write_json
 from train.system.nested_tensors import load_nested, save_nested
 from zoo.model.model import Model

@@ -1,6 +1,7 @@
 """Mixtures of experts in training: their auxiliary losses, the load of their experts, and the biases that no gradient moves.
 
-A forward leaves one blocks.base.Routed a call; the calls of one forward come in the stack's order, those of a shared block several times.
+A forward leaves one blocks.context.Routed a call; the calls of one forward come in the stack's order, those of a shared block several
+times.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from blocks import moe
-from blocks.base import Routed
+from blocks.context import Routed
 from zoo.model.model import Model
 
 

@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 
-from blocks.base import require
+from blocks.errors import require
 from train.data import Source
 from train.plan.budget import Spending
 from train.trainer.loggers import open_loggers

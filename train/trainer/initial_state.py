@@ -3,8 +3,8 @@
 pass    With probability `state_share` a row starts from the final state of another sequence of the step before, gradient stopped: the
         model meets the states that long text leads to (state passing; Ruiz & Gu, arXiv:2507.02782). The others start from nothing.
 tbptt   Each row starts from its own last state, gradient stopped: truncated backpropagation through time over streamed text.
-noise, fitted   With probability `state_share` a row starts, at position 0, from a recurrent state that is drawn (train/trainer/state_distribution.py), and
-        from empty attention caches; the others start from nothing.
+noise, fitted   With probability `state_share` a row starts, at position 0, from a recurrent state that is drawn (see
+        state_distribution.py), and from empty attention caches; the others start from nothing.
 
 All of it from the step on that is `state_from` of the way; before that every row starts from nothing. A row that starts from nothing
 beside others that do not is the beginning of a new document: what it was given is forgotten.
@@ -19,8 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blocks.base import ConfigError, Cursor, detach, map_state, require, state_tensors
+from blocks.context import Cursor
+from blocks.errors import ConfigError, require
 from blocks.forgetting import Bounded
+from blocks.state import detach, map_state, state_tensors
 from train.config.run import TrainConfig
 from train.trainer.state_distribution import Drawn, draw, fitted, fixed, recurrent
 from zoo.config.model import ModelConfig

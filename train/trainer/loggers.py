@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 
 
 def open_loggers(entries: tuple[Any, ...], folder: Path, step: int) -> list[Logger]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import lightning.pytorch as pl
 import torch
 
-from blocks.base import map_state
+from blocks.state import map_state
 from kernels.verify import verified
 from train.config.run import RunSpec
 from train.data import Source

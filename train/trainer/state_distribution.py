@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from blocks.base import state_tensors
 from blocks.keys import Keys
+from blocks.state import state_tensors
 
 FITTED = 20  # steps that the fitted mean remembers
 MATRIX = 4  # dimensions of a matrix state (b, h, k, v)

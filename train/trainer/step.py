@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from blocks import moe
-from blocks.base import Routed
+from blocks.context import Routed
 from train.config.run import TrainConfig
 from train.trainer.expert_balance import add_up, auxiliary_loss, mixtures
 from train.trainer.initial_state import Carry, step_seed

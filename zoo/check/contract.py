@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from blocks.base import TEXT, Config, detach, state_bytes
+from blocks.base import Config
 from blocks.catalogue import config_class
+from blocks.context import TEXT
 from blocks.keys import Keys
+from blocks.state import detach, state_bytes
 from kernels import backend
 from zoo.check.fixtures import LENGTH, Piece, Subject, cut_up, drawn, read, scrambled
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blocks.base import LANDMARK, META, TEXT, Config, Context, Cursor, advance
+from blocks.base import Config
+from blocks.context import LANDMARK, META, TEXT, Context, Cursor, advance
 
 LENGTH = 37  # odd, so that it divides into no chunk
 

@@ -17,7 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from blocks.base import LANDMARK, META, PREFIX, TEXT, Config, ConfigError, Context, require
+from blocks.base import Config
+from blocks.context import LANDMARK, META, PREFIX, TEXT, Context
+from blocks.errors import ConfigError, require
 
 KIND_NAMES = {PREFIX: "prefix", META: "meta", LANDMARK: "landmark"}
 

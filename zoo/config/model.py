@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from blocks.base import Config, ConfigError, one_of, require
+from blocks.base import Config
 from blocks.catalogue import config_class
+from blocks.errors import ConfigError, one_of, require
 from blocks.parts import NORMS
 from zoo.config.inserted_tokens import TokensConfig
 from zoo.config.pattern import expand

@@ -11,7 +11,7 @@ Spaces separate; a name is letters, digits and underscores, beginning with a let
 import re
 from typing import NamedTuple
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 
 MAX_SUBLAYERS = 10_000
 _TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z]\w*)|([*()|]))")

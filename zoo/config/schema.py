@@ -13,7 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.config.model import ModelConfig, load_model
 from zoo.config.schema import merge
 from zoo.convert import families, weight_map

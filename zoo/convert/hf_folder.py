@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from zoo.convert.byte_tokenizer import GENERATION, TOKENIZER, TOKENIZER_CONFIG
 from zoo.weights.safetensors_io import CONFIG, WEIGHTS, Tensors, listed
 

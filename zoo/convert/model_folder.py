@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.config.model import ModelConfig, load_model
 from zoo.config.schema import load_yaml, nested
 from zoo.convert import checkpoint

@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.convert.weight_ops import Step
 from zoo.weights.safetensors_io import listed
 

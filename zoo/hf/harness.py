@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import zoo.hf  # noqa: F401  (registers the class)
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 
 
 def evaluate(folder: str | Path, tasks: Sequence[str], *, task_folder: str | Path | None = None, **options: Any) -> dict[str, Any]:

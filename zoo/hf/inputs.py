@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from zoo.config.model import ModelConfig
 from zoo.hf.cache import ZooCache
 

@@ -11,7 +11,7 @@ from transformers.generation import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import LoadStateDictInfo
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from kernels.cross_entropy import logits_of
 from zoo.hf.cache import ZooCache
 from zoo.hf.config import ZooConfig

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.model.model import Model
 from zoo.model.padding import leading, restore
 

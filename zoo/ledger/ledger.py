@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from blocks.base import TEXT, Cost
+from blocks.base import Cost
+from blocks.context import TEXT
 from blocks.parts import norm_params
 from zoo.config.layers import block_configs, norm_places
 from zoo.config.model import ModelConfig

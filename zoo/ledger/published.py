@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.config.schema import load_yaml, parse
 
 UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}

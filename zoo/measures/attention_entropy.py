@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.measures.shared.attention_heads import Head, Seen, heads_of, watching
 from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
 from zoo.measures.shared.statistics import Array, mean_interval

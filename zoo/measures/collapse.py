@@ -39,7 +39,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.measures.shared.base import Documents, Keeper, Progress, Result, Row, row
 from zoo.measures.shared.collapse_onset import leaves_minimum, loss_ratio, onset, reached
 from zoo.measures.shared.prompts import PromptConfig

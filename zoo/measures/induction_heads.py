@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.config.model import ModelConfig
 from zoo.measures.shared.attention_heads import Head, Seen, ablated, heads_of, held_before, watching
 from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Result, Row, exact_row, row

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, row, some_documents
 from zoo.measures.shared.statistics import Interval, ratio_interval
 from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, shape_of_call, spans, stream

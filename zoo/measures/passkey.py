@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from zoo.config.model import ModelConfig
 from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, exact_row, row
 from zoo.measures.shared.statistics import mean_interval, wilson

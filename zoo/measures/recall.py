@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.config.model import ModelConfig
 from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Result, Row, row
 from zoo.measures.shared.statistics import clustered_proportion

@@ -27,7 +27,7 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from blocks.base import require
+from blocks.errors import require
 from kernels.cross_entropy import logits_of
 from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
 from zoo.measures.shared.statistics import Array, bootstrap, mean_interval

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.measures import passkey
 from zoo.measures.passkey import Draw, Task, drawn
 from zoo.measures.shared.attention_heads import Head, Seen, ablated, heads_of, held_before, watching

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from blocks import core_context, differential, gqa, landmark
-from blocks.base import one_of, require
+from blocks.errors import one_of, require
 from blocks.rope import Rope, rotate
 from kernels.rooms import observed
 from zoo.measures.shared.attention_heads import following, heads_of

@@ -44,7 +44,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blocks.base import require, state_bytes
+from blocks.errors import require
+from blocks.state import state_bytes
 from zoo.measures.shared.base import Documents, Keeper, Progress, Result, Row, exact_row, row
 from zoo.measures.shared.exploding_channels import Channels, channels, explosion_rows, explosions, map_rows, worst_head
 from zoo.measures.shared.prompts import PromptConfig

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from blocks.base import one_of, require
+from blocks.errors import one_of, require
 from zoo.config.model import ModelConfig
 from zoo.config.schema import parse
 from zoo.measures.shared import languages

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
 from zoo.measures.shared.state_tensors import Name, by_head, heads, held, place
 from zoo.measures.shared.statistics import Array, mean_interval

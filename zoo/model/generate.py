@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blocks.base import require
+from blocks.errors import require
 from kernels.cross_entropy import logits_of
 from zoo.model.model import Model
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blocks.base import LANDMARK, META, PREFIX, ConfigError, Context, Cursor, Routed, advance
+from blocks.context import LANDMARK, META, PREFIX, Context, Cursor, Routed, advance
+from blocks.errors import ConfigError
 from kernels.cross_entropy import cross_entropy_by_row, logits_of, summed_cross_entropy
 from zoo.config.inserted_tokens import insert
 from zoo.config.model import ModelConfig

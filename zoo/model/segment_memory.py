@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blocks.base import map_state
+from blocks.state import map_state
 from zoo.config.inserted_tokens import Memory
 
 Run = Callable[[Tensor, Any], tuple[Tensor, Any]]  # (x (b, t, d), inner state) -> normed hidden states, inner state

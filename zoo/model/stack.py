@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks import parts
-from blocks.base import Context
+from blocks.context import Context
 from zoo.config.layers import block_key, block_uses, norm_places
 from zoo.config.model import ModelConfig, Named
 

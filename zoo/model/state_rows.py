@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from blocks.base import map_state
+from blocks.state import map_state
 from zoo.model.segment_memory import SegmentState
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, distinct, integers, uniforms
 
 SUMMARY = "compression: random tokens, each then asked for by its place, in random order"

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.tasks.shared import haystack
 from zoo.tasks.shared.base import Batch, check_range, integers, uniforms
 from zoo.tasks.shared.haystack import NAMES, joined, sample

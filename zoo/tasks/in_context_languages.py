@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, distinct, integers, uniforms
 
 SUMMARY = "in-context language learning: strings of one random automaton; predict legal next symbols"

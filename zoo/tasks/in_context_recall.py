@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, integers, uniforms
 
 SUMMARY = "in-context recall (plain, noisy, fuzzy): a stream of key-value pairs; say the value of a key seen before"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blocks.base import one_of, require
+from blocks.errors import one_of, require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, distinct, fill, integers, placed, uniforms
 
 SUMMARY = "induction: what followed a special token, or a whole repeated sequence, when it stood there before"

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, integers, placed, uniforms
 
 SUMMARY = "joint recall: the same key has another value in each context; say the value of every key in every context"

@@ -25,7 +25,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, integers, uniforms
 from zoo.tasks.shared.haystack import FORMS, sample
 

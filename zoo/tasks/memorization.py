@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, distinct, integers, uniforms
 
 SUMMARY = "memorization: keys of a fixed map whose values are never shown, to be learnt into the weights"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, distinct, fill, placed, uniforms, weighted
 
 SUMMARY = "multi-query associative recall: key-value pairs, then the keys again; overwrite asks for the latest value"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, distinct, fill, placed, uniforms, weighted
 
 SUMMARY = "associative recall over several hops: values are keys themselves; say where each key's chain ends"

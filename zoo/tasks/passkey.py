@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, integers, speaks_of, uniforms
 
 SUMMARY = "a number hidden in filler text at a chosen depth and length, asked for at the end (bytes)"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blocks.base import one_of, require
+from blocks.errors import one_of, require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, fill, integers, uniforms
 
 SUMMARY = "one key-value pair at a chosen depth of filler, its key asked for at the end (tokens, for models trained on mqar)"

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, distinct, integers, subset, uniforms
 
 SUMMARY = "phone book: names and numbers, then one name; say its number (bytes or tokens); or the name first"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blocks.base import one_of, require
+from blocks.errors import one_of, require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, integers, placed, subset, uniforms
 
 SUMMARY = "selective copying: data tokens at random places among noise, then all of them in order"

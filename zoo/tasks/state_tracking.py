@@ -15,7 +15,7 @@ from itertools import permutations
 
 import numpy as np
 
-from blocks.base import one_of, require
+from blocks.errors import one_of, require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, integers, uniforms
 
 SUMMARY = "state tracking: the product of all permutations read so far (parity, S3, S4, A4, S5, A5)"

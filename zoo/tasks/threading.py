@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blocks.base import one_of, require
+from blocks.errors import one_of, require
 from zoo.tasks.shared import haystack
 from zoo.tasks.shared.base import Batch, check_range
 from zoo.tasks.shared.haystack import NAMES, codes, joined, sample

@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, placed, uniforms
 from zoo.tasks.shared.haystack import FORMS, joined, sample, written
 

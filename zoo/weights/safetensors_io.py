@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.config.model import ModelConfig
 from zoo.model.model import Model, build
 

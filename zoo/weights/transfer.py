@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from zoo.config.layers import block_key
 from zoo.config.model import ModelConfig
 from zoo.model.model import Model

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blocks.base import Context
+from blocks.context import Context
 from kernels import decay
 from train.bench.cases import decay as cases
 

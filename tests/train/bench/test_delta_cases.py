@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blocks.base import Context
+from blocks.context import Context
 from kernels import delta
 from tests.oracle import error
 from train.bench.cases import delta as delta_cases

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.train.experiments import experiment, finished, write_experiment, write_text_folder
 from train.claims.config import ClaimConfig, check_claim
 from train.claims.scope import METRICS, Scope

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.train.claims.synthetic import judged, records, scope
 from train.claims.config import Bounds, ClaimConfig
 from train.claims.intervals import jackknife, over_seeds

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.cli import generate as writing
 from train.cli.command_line import run
 from zoo.convert.byte_tokenizer import byte_tokenizer

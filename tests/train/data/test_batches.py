@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.data import Split, TextStream, long_documents, validation_windows
 from train.data.corpus import Document, byte_corpus
 from zoo.tasks import IGNORE

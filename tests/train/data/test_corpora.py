@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.data import SPLITS, Corpus, load_corpus, packaged, parse_data
 from train.data.corpus import Document, Split, fingerprint, shared_out
 from train.data.hf_dataset import Dataset, hub_corpus

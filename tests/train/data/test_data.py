@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.data import KINDS, TaskData, TextData, TextSource, open_source, parse_data
 from zoo.tasks import HELD_OUT, IGNORE, mqar
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.train.experiments import TRAIN, experiment, finished, write_text_folder
 from train.config.experiment import load_experiment
 from train.data import open_source

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.train.experiments import write_text_folder
 from train.cli.command_line import run
 from train.data.text_codec import coder_of, companions

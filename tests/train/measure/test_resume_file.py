@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.measure.resume_file import FileKeeper
 from zoo.measures import RESUMABLE, collapse, state
 

@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.train.experiments import write_experiment
 from tests.train.fakes import FakeSource, model_config, run_spec
 from train.config.experiment import load_experiment

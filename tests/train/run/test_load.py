@@ -8,7 +8,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.train.fakes import FakeSource, model_config, run_spec
 from train.run.single_run import train_run
 from zoo.convert.model_folder import load

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import train.trainer.fit
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.train.fakes import FakeSource, model_config, run_spec
 from train.config.run import RunSpec
 from train.run.single_run import train_run

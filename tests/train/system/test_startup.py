@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.system import startup
 
 ROOT = Path(__file__).parents[3]

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from blocks import moe
-from blocks.base import ConfigError, Routed, advance
+from blocks.context import Routed, advance
+from blocks.errors import ConfigError
 from tests.oracle import error
 from tests.train.fakes import VOCAB, FakeSource, run_spec
 from tests.train.run.test_resume import Died, Scythe

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from blocks.base import ConfigError, Cursor, detach, state_tensors
+from blocks.context import Cursor
+from blocks.errors import ConfigError
+from blocks.state import detach, state_tensors
 from tests.train.fakes import FakeSource, model_config, run_spec
 from tests.train.run.test_resume import Died, Scythe, assert_same_run, spec_with_everything, train_in
 from tests.train.trainer.test_training import rows

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import kernels.decay
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from kernels.verify import KernelError
 from tests.train.fakes import FakeSource, run_spec
 from train.config.run import KernelsConfig, RunSpec

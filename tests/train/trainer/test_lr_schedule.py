@@ -2,7 +2,7 @@
 
 import pytest
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.train.fakes import model_config
 from train.config.run import BudgetConfig, TrainConfig
 from train.plan.budget import Spending

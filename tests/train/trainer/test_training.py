@@ -15,8 +15,10 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from blocks.base import LANDMARK, META, PREFIX, ConfigError, detach
 from blocks.catalogue import block_types, config_class
+from blocks.context import LANDMARK, META, PREFIX
+from blocks.errors import ConfigError
+from blocks.state import detach
 from tests.train.fakes import FakeSource, model_config, run_spec
 from train.config.run import RunSpec, TrainConfig, first_difference
 from train.config.run import run_spec as parse_spec

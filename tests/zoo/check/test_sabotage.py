@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from blocks import gated_delta, gqa, mamba2
-from blocks.base import Config, Context, Cost, detach
+from blocks.base import Config, Cost
+from blocks.context import Context
+from blocks.state import detach
 from kernels.rooms import serve
 from train.cli.command_line import run
 from zoo.check.contract import CHECKS, ContractError, check_block
@@ -223,7 +225,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blocks.base import Config, Context, Cost, require
+from blocks.base import Config, Cost
+from blocks.context import Context
+from blocks.errors import require
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import torch
 
-from blocks.base import LANDMARK, META, PREFIX, TEXT, Context
+from blocks.context import LANDMARK, META, PREFIX, TEXT, Context
 from zoo.config.inserted_tokens import Landmark, Meta, Prefix, TokensConfig, insert
 
 

@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.train.fakes import model_config
 from zoo.config.model import ModelConfig
 from zoo.convert.checkpoint import export_folder

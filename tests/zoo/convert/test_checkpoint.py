@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.cli.command_line import run
 from zoo.convert.checkpoint import export_folder, family_of, import_folder
 from zoo.weights.safetensors_io import weights_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.zoo.convert.parity import their_config
 from zoo.config.model import load_model
 from zoo.config.pattern import expand

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.cli.command_line import run
 from zoo.convert import hf_folder
 from zoo.convert.checkpoint import export_folder, import_folder, import_to

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.config.model import load_model
 from zoo.convert import families
 from zoo.convert.families import of_model_type

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.oracle import error
 from tests.zoo.convert.parity import config_of, examples, is_computed, their_config, their_logits, their_model
 from tests.zoo.convert.table import compared, module

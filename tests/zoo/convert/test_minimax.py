@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.zoo.convert.parity import check, compared, examples, imported, their_model, within
 from tests.zoo.convert.strategies import dense, ropes
 from tests.zoo.convert.test_qwen3_next import LAYERS

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.oracle import error
 from tests.zoo.convert.parity import FLOAT32, scramble, their_config
 from zoo.convert.checkpoint import import_folder, read

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.convert.weight_map import Either, Entry, LeftOut, NotAWeight, Rule, Tied, Trunk, Within, to_ours, to_theirs
 from zoo.convert.weight_ops import Concat, Heads, Permute, Split, Squeeze, Stack, Step, Transpose
 

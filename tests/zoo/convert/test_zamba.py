@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.zoo.convert.parity import check, examples
 from tests.zoo.convert.strategies import VOCAB
 from zoo.config.model import load_model

@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.oracle import error
 from tests.zoo.convert.parity import check, examples, their_model
 from tests.zoo.convert.strategies import DEFAULT, LINEAR, VOCAB, ropes

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 
 import zoo
 import zoo.hf
-from blocks.base import LANDMARK, META
 from blocks.catalogue import block_types, config_class
+from blocks.context import LANDMARK, META
 from zoo.convert.checkpoint import export_folder
 
 M = {"type": "mamba2", "d_state": 4, "head_dim": 8}

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 import zoo
-from blocks.base import ConfigError, Context
+from blocks.context import Context
+from blocks.errors import ConfigError
 from tests.zoo.hf.models import MODELS, loaded, of_block, padded, shared, sharp, text
 from zoo.convert.checkpoint import import_folder
 

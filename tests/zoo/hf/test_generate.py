@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import zoo.hf
-from blocks.base import ConfigError
 from blocks.catalogue import block_types
+from blocks.errors import ConfigError
 from tests.zoo.hf.models import MODELS, padded, shared, text
 
 STEPS = 5

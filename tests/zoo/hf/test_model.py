@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import zoo
 import zoo.hf
-from blocks.base import ConfigError
 from blocks.catalogue import block_types
+from blocks.errors import ConfigError
 from tests.zoo.hf.models import BASE, MODELS, A, F, loaded, sharp, text
 from train.cli.command_line import run
 from zoo.config.model import model_mapping

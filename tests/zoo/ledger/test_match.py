@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.config.model import ModelConfig, load_model
 from zoo.ledger.ledger import ledger
 from zoo.ledger.match import AXES, match, value

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.zoo.ledger.test_ledger import counted
 from zoo.config.model import load_model
 from zoo.config.schema import load_yaml

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.config.schema import parse
 from zoo.measures import recall, task
 from zoo.measures.shared.base import Result

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import zoo
 from blocks.base import Config as BlockConfig
-from blocks.base import ConfigError, Context
+from blocks.context import Context
+from blocks.errors import ConfigError
 from zoo.measures import collapse, loss
 from zoo.measures.collapse import Config, windows
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.config.schema import parse
 from zoo.measures import (
     MEASURES,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.measures import collapse, state
 from zoo.measures.shared.base import Reads, parts
 

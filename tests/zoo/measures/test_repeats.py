@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.config.schema import parse
 from zoo.measures import repeats
 from zoo.measures.repeats import n_grams, not_common, repeated

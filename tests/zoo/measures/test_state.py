@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import zoo
 from blocks.base import Config as BlockConfig
-from blocks.base import Context, map_state
+from blocks.context import Context
+from blocks.state import map_state
 from zoo.measures import state
 from zoo.measures.shared.exploding_channels import _growth
 from zoo.measures.shared.state_statistics import describe

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.measures import passkey, recall
 from zoo.model.model import Model
 from zoo.tasks import mqar

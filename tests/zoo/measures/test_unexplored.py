@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import zoo
 from blocks.base import Config as BlockConfig
-from blocks.base import ConfigError, Context
+from blocks.context import Context
+from blocks.errors import ConfigError
 from zoo.measures import unexplored
 from zoo.measures.unexplored import Config, Reference, learn
 

@@ -9,8 +9,8 @@ import torch._dynamo
 from torch import Tensor
 
 import zoo
-from blocks.base import LANDMARK, META, Routed
 from blocks.catalogue import block_types, config_class
+from blocks.context import LANDMARK, META, Routed
 from zoo.model.model import next_tokens
 
 PLANS = {META: {"meta": {"every": 5}}, LANDMARK: {"landmark": {"every": 6}}}

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import zoo
-from blocks.base import LANDMARK, META
 from blocks.catalogue import block_types, config_class
+from blocks.context import LANDMARK, META
 
 VOCAB, LENGTH, STEPS = 24, 20, 3  # the third gradient has passed every weight that starts at 0
 PLANS = {META: {"meta": {"every": 5}}, LANDMARK: {"landmark": {"every": 6}}}

@@ -7,7 +7,7 @@ import torch
 from transformers.generation import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.model.generate import generate, probabilities
 
 VALUES: dict[str, Any] = {

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 import zoo
-from blocks.base import LANDMARK, META, state_bytes
 from blocks.catalogue import block_types, config_class
+from blocks.context import LANDMARK, META
+from blocks.state import state_bytes
 
 LONG, LONG_PIECE = 100_000, 1000
 SHORT, SHORT_PIECE, TAIL = 4000, 500, 64

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import zoo
-from blocks.base import ConfigError, advance
+from blocks.context import advance
+from blocks.errors import ConfigError
 from tests.zoo.ledger.test_ledger import counted
 from tests.zoo.model.test_model import LENGTH, close, make, read, text
 from zoo.config.model import model_mapping

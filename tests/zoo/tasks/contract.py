@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from train.data.config import TaskData, parse_data
 from zoo.tasks import HELD_OUT, IGNORE, TASKS, Batch
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.tasks import IGNORE, TASKS, Batch
 from zoo.tasks.shared.base import uniforms
 

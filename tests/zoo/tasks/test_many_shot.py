@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from tests.zoo.tasks.contract import assert_counted, assert_parsed, assert_refused, assert_solved, assert_well_formed
 from tests.zoo.tasks.haystacks import answers, assert_copies, assert_quick, assert_rate
 from zoo.tasks import HELD_OUT, many_shot

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.tasks import HELD_OUT, IGNORE, TASKS, Batch, accuracy, exact, mqar, passkey, passkey_tokens
 from zoo.tasks.shared.base import distinct, uniforms, weighted
 

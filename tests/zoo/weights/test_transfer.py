@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import zoo
-from blocks.base import ConfigError
+from blocks.errors import ConfigError
 from zoo.weights.safetensors_io import weights_of
 from zoo.weights.transfer import plan_transfer, transfer
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks import mamba2
-from blocks.base import Context
+from blocks.context import Context
 from kernels import decay
 from kernels.decay import reference
 from train.bench import peers

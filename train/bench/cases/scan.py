@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from blocks import mamba1
-from blocks.base import Context
+from blocks.context import Context
 from kernels import linear_scan as scan
 from kernels.linear_scan import reference
 from train.bench import peers

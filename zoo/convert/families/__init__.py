@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Protocol, cast
 
-from blocks.base import ConfigError, one_of
+from blocks.errors import ConfigError, one_of
 from zoo.config.model import ModelConfig
 from zoo.convert.weight_map import Entry
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from blocks.base import one_of
+from blocks.errors import one_of
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import dense, experts, latent
 from zoo.convert.weight_map import Entry

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from blocks import swiglu
-from blocks.base import require
+from blocks.errors import require
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import dense, experts, layers, rope
 from zoo.convert.weight_map import Entry, Rule

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blocks import gated_conv, gqa, swiglu
-from blocks.base import one_of, require
+from blocks.errors import one_of, require
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import dense, experts, rope
 from zoo.convert.shared.layers import Place, Spec

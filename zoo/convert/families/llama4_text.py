@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from blocks import swiglu
-from blocks.base import one_of, require
+from blocks.errors import one_of, require
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import dense, experts, rope
 from zoo.convert.weight_map import Entry, LeftOut, Within

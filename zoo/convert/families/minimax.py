@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from blocks import gla, gqa, swiglu
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import delta, dense, experts, rope
 from zoo.convert.shared.layers import Place, places

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from blocks import gqa, mamba2, mlp, moe
-from blocks.base import Config, ConfigError, one_of
+from blocks.base import Config
+from blocks.errors import ConfigError, one_of
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import dense, experts, hybrid, latent, state_spaces
 from zoo.convert.shared.layers import Place

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from blocks import gqa, rg_lru
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import dense, rope
 from zoo.convert.weight_map import Entry, Rule, linear

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import dense
 from zoo.convert.shared.layers import assemble, only

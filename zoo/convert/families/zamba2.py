@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from blocks.base import require
+from blocks.errors import require
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import dense, rope, shared_transformer, state_spaces
 from zoo.convert.shared.layers import Place

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from zoo.config.model import ModelConfig, load_model, model_mapping
 from zoo.convert.weight_map import Entry, Rule
 from zoo.model.model import Model

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from blocks import gated_delta
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import dense, experts
 from zoo.convert.shared.layers import Place, Spec

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blocks import gqa
-from blocks.base import one_of, require
+from blocks.errors import one_of, require
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import rope
 from zoo.convert.shared.layers import Place, Spec, assemble, only, places

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from blocks import moe
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import dense
 from zoo.convert.shared.layers import Place, Spec

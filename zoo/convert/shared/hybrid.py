@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blocks import gqa, swiglu
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from zoo.config.model import ModelConfig
 from zoo.convert.families.mamba2 import number
 from zoo.convert.shared import dense, experts, state_spaces

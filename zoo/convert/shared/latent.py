@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blocks import swiglu
-from blocks.base import require
+from blocks.errors import require
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import dense, experts, rope
 from zoo.convert.shared.layers import Place

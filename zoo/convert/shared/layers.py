@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from blocks.base import Config, ConfigError
+from blocks.base import Config
+from blocks.errors import ConfigError
 from zoo.config.layers import block_key
 from zoo.config.model import USES, ModelConfig
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from blocks.base import ConfigError, one_of
+from blocks.errors import ConfigError, one_of
 from blocks.rope import Rope
 
 # ours -> theirs, of a kind of scaling

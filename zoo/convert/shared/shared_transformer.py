@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
 
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import dense
 from zoo.convert.shared.hybrid import KINDS

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks import core_context, gqa, landmark
-from blocks.base import TEXT, Context
+from blocks.context import TEXT, Context
 from kernels.attention.visible import Sight
 from kernels.attention.weights import attention_weights, differential_weights, pair_scores
 from kernels.core_context.sight import Sight as CoreSight

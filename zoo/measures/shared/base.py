@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from zoo.config.model import ModelConfig
 from zoo.measures.shared.statistics import Interval
 from zoo.model.model import Model

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from blocks.base import ConfigError, one_of, require
+from blocks.errors import ConfigError, one_of, require
 from zoo.config.model import ModelConfig
 from zoo.measures.shared.base import Documents, MeasureConfig, Reads, long_documents
 from zoo.measures.shared.statistics import Interval, mean_interval

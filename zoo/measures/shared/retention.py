@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blocks.base import Context
+from blocks.context import Context
 from zoo.measures.shared.state_tensors import Name, by_head, heads, leaves, zeroed
 from zoo.measures.shared.statistics import Array
 from zoo.measures.shared.streaming import Counter, spans, stream

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from blocks.base import state_bytes
 from blocks.keys import Keys
+from blocks.state import state_bytes
 from zoo.measures.shared.statistics import Array
 from zoo.model.model import Model, ModelState
 from zoo.model.segment_memory import SegmentState

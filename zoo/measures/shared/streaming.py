@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blocks.base import map_state
+from blocks.state import map_state
 from kernels.cross_entropy import CHUNK_ELEMENTS, logits_of
 from zoo.measures.shared.base import Progress
 from zoo.model.model import IGNORE, Model

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blocks.base import require
+from blocks.errors import require
 
 IGNORE = -100  # label of a position that is not scored
 HELD_OUT = 1 << 40  # first example kept for evaluation: training counts up from 0 and never gets there

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from blocks.base import ConfigError, require
+from blocks.errors import ConfigError, require
 from zoo.tasks import TASKS, facts, many_shot, needle, passkey, threading, variable_tracking
 from zoo.tasks.shared.base import Batch
 
