@@ -16,11 +16,11 @@ quickstart: install
 
 test: install
 	$(PY) -m pytest -n 2
-	TRITON_INTERPRET=1 $(PY) -m pytest -n 2 -m 'interpreted and not slow' tests/kernels tests/blocks/test_guests.py
+	TRITON_INTERPRET=1 $(PY) -m pytest -n 2 -m 'interpreted and not slow' tests/kernels tests/blocks/test_library_backends.py
 
 prove: install
 	$(PY) -m pytest -m 'slow and not interpreted and not gpu'
-	TRITON_INTERPRET=1 $(PY) -m pytest -n 2 -m 'interpreted and slow' tests/kernels tests/blocks/test_guests.py
+	TRITON_INTERPRET=1 $(PY) -m pytest -n 2 -m 'interpreted and slow' tests/kernels tests/blocks/test_library_backends.py
 
 # On a machine with a CUDA device and the `gpu` extra.
 gpu:

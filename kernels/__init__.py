@@ -7,7 +7,7 @@ This folder is a plain top-level package of a checkout (or an editable install);
 distribution, and `__version__` says so to the libraries that probe for that one by name.
 """
 
-from kernels.rooms import BACKENDS, BackendError, backend
+from kernels.backends import BACKENDS, BackendError, backend
 
 __version__ = "0.0.0"
 __all__ = ["BACKENDS", "BackendError", "backend"]

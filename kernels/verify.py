@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from kernels.backends import Backends, observed
 from kernels.dtypes import wide
-from kernels.rooms import Rooms, observed
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}  # relative norm of a difference
 NEGLIGIBLE = 1e-4  # a gradient this much smaller than the largest one is rounding of the others
@@ -33,7 +33,7 @@ def verified() -> Iterator[None]:
         yield
 
 
-def _verify(operation: str, name: str, rooms: Rooms[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _verify(operation: str, name: str, rooms: Backends[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     if name == "reference":
         return
     worst, what, tolerance = compare(rooms, name, args, kwargs)
@@ -42,7 +42,7 @@ def _verify(operation: str, name: str, rooms: Rooms[..., Any], args: tuple[Any, 
         raise KernelError(f"{operation}: backend {name!r} {difference}; another kernels.backend may serve")
 
 
-def compare(rooms: Rooms[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, str, float]:
+def compare(rooms: Backends[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, str, float]:
     """Room `name` beside the reference on copies of these arguments: the largest relative difference, of which tensor, and how
     large it may be in the arguments' narrowest dtype."""
     with observed(_nobody):

@@ -25,19 +25,19 @@ from torch import Tensor
 from kernels.attention import chunked, reference
 from kernels.attention.cost import SDPA_FLOPS, executed_flops, flops, visible_pairs
 from kernels.attention.visible import sight
+from kernels.backends import Backends, LibraryBackend, serve
 from kernels.opaque import opaque
-from kernels.rooms import Guest, Rooms, serve
 
 __all__ = ["SDPA_FLOPS", "attention", "differential", "executed_flops", "flops", "visible_pairs"]
 
-ROOMS: Rooms[..., Tensor] = {
-    "fused": Guest("kernels.attention.fused", "attention"),  # the plain calls of a GPU; no backend names it
-    "triton": Guest("kernels.attention.triton", "attention"),
+ROOMS: Backends[..., Tensor] = {
+    "fused": LibraryBackend("kernels.attention.fused", "attention"),  # the plain calls of a GPU; no backend names it
+    "triton": LibraryBackend("kernels.attention.triton", "attention"),
     "chunked": chunked.attention,
     "reference": reference.attention,
 }
-DIFFERENTIAL_ROOMS: Rooms[..., Tensor] = {
-    "triton": Guest("kernels.attention.triton", "differential"),
+DIFFERENTIAL_ROOMS: Backends[..., Tensor] = {
+    "triton": LibraryBackend("kernels.attention.triton", "differential"),
     "chunked": chunked.differential,
     "reference": reference.differential,
 }

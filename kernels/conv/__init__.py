@@ -11,15 +11,15 @@ pads (b,) int64, leading padded tokens of each row; activation f:
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from kernels.backends import Backends, LibraryBackend, serve, with_step
 from kernels.conv import chunked, reference, step
 from kernels.conv.history import extend, previous
-from kernels.rooms import Guest, Rooms, serve, with_step
 
 __all__ = ["conv", "extend", "flops", "previous"]
 
 ACTIVATIONS = ("none", "silu")
-ROOMS: Rooms[..., tuple[Tensor, Tensor]] = {
-    "causal_conv1d": Guest("kernels.conv.causal_conv1d", "conv"),
+ROOMS: Backends[..., tuple[Tensor, Tensor]] = {
+    "causal_conv1d": LibraryBackend("kernels.conv.causal_conv1d", "conv"),
     "chunked": chunked.conv,
     "reference": reference.conv,
 }

@@ -26,17 +26,17 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kernels.backends import Backends, LibraryBackend, serve
 from kernels.core_context import chunked, reference
 from kernels.core_context.chunked import executed_flops
 from kernels.core_context.pool import POOLINGS, pool, pool_flops
 from kernels.core_context.sight import boundary, sight
 from kernels.opaque import opaque
-from kernels.rooms import Guest, Rooms, serve
 
 __all__ = ["POOLINGS", "boundary", "core_context", "executed_flops", "flops", "pool", "pool_flops"]
 
-ROOMS: Rooms[..., Tensor] = {
-    "triton": Guest("kernels.core_context.triton", "core_context"),
+ROOMS: Backends[..., Tensor] = {
+    "triton": LibraryBackend("kernels.core_context.triton", "core_context"),
     "chunked": chunked.core_context,
     "reference": reference.core_context,
 }

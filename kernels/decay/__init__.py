@@ -24,19 +24,19 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from kernels.backends import Backends, LibraryBackend, serve, with_step
 from kernels.decay import chunked, reference, step
 from kernels.decay.chunked import executed_flops
 from kernels.decay.queries import repeated
 from kernels.decay.tiles import Gate
 from kernels.dtypes import wide
 from kernels.opaque import opaque
-from kernels.rooms import Guest, Rooms, serve, with_step
 
 __all__ = ["Gate", "decay", "executed_flops", "flops"]
 
-ROOMS: Rooms[..., tuple[Tensor, Tensor]] = {
-    "mamba_ssm": Guest("kernels.decay.mamba_ssm", "decay"),
-    "fla": Guest("kernels.decay.fla", "decay"),
+ROOMS: Backends[..., tuple[Tensor, Tensor]] = {
+    "mamba_ssm": LibraryBackend("kernels.decay.mamba_ssm", "decay"),
+    "fla": LibraryBackend("kernels.decay.fla", "decay"),
     "chunked": repeated(chunked.decay),
     "reference": reference.decay,
 }

@@ -20,16 +20,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from kernels.backends import Backends, LibraryBackend, serve, with_step
 from kernels.delta import chunked, reference
 from kernels.dtypes import wide
 from kernels.opaque import opaque
-from kernels.rooms import Guest, Rooms, serve, with_step
 
 __all__ = ["delta", "dplr", "dplr_executed_flops", "dplr_flops", "executed_flops", "flops"]
 
-Served = Rooms[..., tuple[Tensor, Tensor]]
-DELTA: Served = {"fla": Guest("kernels.delta.fla", "delta"), "chunked": chunked.delta, "reference": reference.delta}
-DPLR: Served = {"fla": Guest("kernels.delta.fla", "dplr"), "chunked": chunked.dplr, "reference": reference.dplr}
+Served = Backends[..., tuple[Tensor, Tensor]]
+DELTA: Served = {"fla": LibraryBackend("kernels.delta.fla", "delta"), "chunked": chunked.delta, "reference": reference.delta}
+DPLR: Served = {"fla": LibraryBackend("kernels.delta.fla", "dplr"), "chunked": chunked.dplr, "reference": reference.dplr}
 DELTA_STEP, DPLR_STEP = with_step(DELTA, reference.delta), with_step(DPLR, reference.dplr)
 
 

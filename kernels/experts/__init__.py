@@ -17,15 +17,15 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kernels.backends import Backends, serve
 from kernels.experts import chunked, reference
 from kernels.experts.activation import ACTIVATIONS, Activation, width
 from kernels.opaque import opaque
-from kernels.rooms import Rooms, serve
 
 __all__ = ["ACTIVATIONS", "WEIGH", "Activation", "experts", "flops", "width"]
 
 WEIGH = ("output", "input")
-ROOMS: Rooms[..., Tensor] = {"chunked": chunked.experts, "reference": reference.experts}
+ROOMS: Backends[..., Tensor] = {"chunked": chunked.experts, "reference": reference.experts}
 
 
 def _outputs(x: Tensor, *_: Any, **__: Any) -> tuple[Tensor]:

@@ -20,15 +20,15 @@ from torch import Tensor
 
 from kernels.attention import visible_pairs
 from kernels.attention.visible import sight
+from kernels.backends import Backends, serve
 from kernels.indexed import chunked, reference
 from kernels.indexed.chunked import executed_flops, executed_select_flops
 from kernels.opaque import opaque
-from kernels.rooms import Rooms, serve
 
 __all__ = ["executed_flops", "executed_select_flops", "flops", "indexed", "select", "select_flops"]
 
-SELECT_ROOMS: Rooms[..., Tensor] = {"chunked": chunked.select, "reference": reference.select}
-ROOMS: Rooms[..., Tensor] = {"chunked": chunked.indexed, "reference": reference.indexed}
+SELECT_ROOMS: Backends[..., Tensor] = {"chunked": chunked.select, "reference": reference.select}
+ROOMS: Backends[..., Tensor] = {"chunked": chunked.indexed, "reference": reference.indexed}
 
 
 def _chosen(index_q: Tensor, *_: Any, top_k: int, **__: Any) -> tuple[Tensor]:

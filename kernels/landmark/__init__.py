@@ -24,15 +24,15 @@ from typing import Any
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from kernels.backends import Backends, LibraryBackend, serve
 from kernels.landmark import chunked, reference
 from kernels.landmark.chunked import executed_flops
 from kernels.opaque import opaque
-from kernels.rooms import Guest, Rooms, serve
 
 __all__ = ["executed_flops", "flops", "landmark"]
 
-ROOMS: Rooms[..., Tensor] = {
-    "triton": Guest("kernels.landmark.triton", "landmark"),
+ROOMS: Backends[..., Tensor] = {
+    "triton": LibraryBackend("kernels.landmark.triton", "landmark"),
     "chunked": chunked.landmark,
     "reference": reference.landmark,
 }

@@ -18,20 +18,20 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from kernels.backends import Backends, LibraryBackend, serve, with_step
 from kernels.dtypes import wide
 from kernels.linear_scan import chunked, reference
 from kernels.opaque import opaque
-from kernels.rooms import Guest, Rooms, serve, with_step
 
 __all__ = ["executed_flops", "flops", "linear_scan", "selective_scan"]
 
-LINEAR: Rooms[..., tuple[Tensor, Tensor]] = {
-    "fla": Guest("kernels.linear_scan.fla", "linear_scan"),
+LINEAR: Backends[..., tuple[Tensor, Tensor]] = {
+    "fla": LibraryBackend("kernels.linear_scan.fla", "linear_scan"),
     "chunked": chunked.linear_scan,
     "reference": reference.linear_scan,
 }
-SELECTIVE: Rooms[..., tuple[Tensor, Tensor]] = {
-    "mamba_ssm": Guest("kernels.linear_scan.mamba_ssm", "selective_scan"),
+SELECTIVE: Backends[..., tuple[Tensor, Tensor]] = {
+    "mamba_ssm": LibraryBackend("kernels.linear_scan.mamba_ssm", "selective_scan"),
     "chunked": chunked.selective_scan,
     "reference": reference.selective_scan,
 }

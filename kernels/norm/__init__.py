@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kernels.backends import serve
 from kernels.norm import chunked, reference
-from kernels.rooms import serve
 
 __all__ = ["rms_norm"]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import kernels
+from kernels.backends import BackendError
 from kernels.conv import conv, reference
-from kernels.rooms import BackendError
-from tests.kernels.guests import assert_same, compare
+from tests.kernels.library_backends import assert_same, compare
 
 B, C = 3, 8
 
@@ -108,7 +108,7 @@ def test_a_cpu_asks_for_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     def unwanted(name: str) -> ModuleType:
         raise AssertionError(name)
 
-    monkeypatch.setattr("kernels.rooms.importlib.import_module", unwanted)
+    monkeypatch.setattr("kernels.backends.importlib.import_module", unwanted)
     assert len(conv(*inputs(3))) == 2
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from kernels import backend
+from kernels.backends import BackendError
 from kernels.core_context import core_context
-from kernels.rooms import BackendError
 
 M, G, E, F = 2, 2, 12, 20  # key heads, query heads a key head, key and value widths: neither is a power of two
 SLOW = pytest.mark.slow

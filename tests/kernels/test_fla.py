@@ -16,11 +16,11 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from kernels import BackendError, backend, decay, delta, linear_scan
+from kernels.backends import LibraryBackend
 from kernels.decay import reference as decay_reference
 from kernels.flash_linear_attention import SHORT, by_documents
 from kernels.gpu import needs_tf32
-from kernels.rooms import Guest
-from tests.kernels.guests import TOLERANCE, Operation, assert_same, compare, results
+from tests.kernels.library_backends import TOLERANCE, Operation, assert_same, compare, results
 
 pytestmark = pytest.mark.filterwarnings("ignore:ChunkDeltaRuleFunction does not support float32:RuntimeWarning")
 slow = pytest.mark.slow
@@ -324,8 +324,8 @@ def test_auto_on_a_cpu_asks_no_guest(name: str, monkeypatch: pytest.MonkeyPatch)
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(Guest, "refuses", never)
-    monkeypatch.setattr(Guest, "__call__", never)
+    monkeypatch.setattr(LibraryBackend, "refuses", never)
+    monkeypatch.setattr(LibraryBackend, "__call__", never)
     case = CASES[name]
     given = case.make(3, False)
     options = {"bonus": given.pop()} if case.operation == "decay" else {}
@@ -343,5 +343,5 @@ def test_each_room_of_the_library_is_tested_and_registered() -> None:
     assert written == {(case.folder, case.operation) for case in CASES.values()}
     for folder, operation in written:
         rooms = list(OPERATIONS[operation])
-        assert OPERATIONS[operation]["fla"] == Guest(f"kernels.{folder}.fla", operation)
+        assert OPERATIONS[operation]["fla"] == LibraryBackend(f"kernels.{folder}.fla", operation)
         assert rooms.index("fla") < rooms.index("chunked")

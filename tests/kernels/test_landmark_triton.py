@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from kernels import backend
+from kernels.backends import BackendError
 from kernels.landmark import landmark
 from kernels.landmark.cells import choose, find
-from kernels.rooms import BackendError
 
 E, F = 12, 20  # key and value widths: neither is a power of two
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 import kernels
+from kernels.backends import BackendError
 from kernels.decay import decay
 from kernels.decay import reference as decay_reference
 from kernels.linear_scan import reference as scan_reference
 from kernels.linear_scan import selective_scan
-from kernels.rooms import BackendError
-from tests.kernels.guests import TOLERANCE, assert_same, compare, results
+from tests.kernels.library_backends import TOLERANCE, assert_same, compare, results
 
 CHUNK = 16  # the shortest tile of the library
 slow = pytest.mark.slow
@@ -222,7 +222,7 @@ def test_a_cpu_asks_for_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     def unwanted(name: str) -> ModuleType:
         raise AssertionError(name)
 
-    monkeypatch.setattr("kernels.rooms.importlib.import_module", unwanted)
+    monkeypatch.setattr("kernels.backends.importlib.import_module", unwanted)
     for operation, given in ((decay, memory_inputs(3)), (selective_scan, scan_inputs(3))):
         assert len(operation(*given)) == 2
 

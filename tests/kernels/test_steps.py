@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from kernels import backend
+from kernels.backends import observed
 from kernels.conv import STEP as CONV
 from kernels.conv import conv
 from kernels.decay import decay
-from kernels.rooms import observed
 
 B, N, H, K, V, C, W = 2, 3, 6, 5, 7, 9, 4  # pairwise different
 Given = dict[str, Tensor]

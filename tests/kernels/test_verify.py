@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernels.backends import serve
 from kernels.conv import conv
 from kernels.decay import ROOMS, decay
-from kernels.rooms import serve
 from kernels.verify import KernelError, verified
 
 

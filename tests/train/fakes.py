@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from blocks.base import Config, Cost
 from blocks.context import Context
-from train.config.run import BudgetConfig, RunSpec, TrainConfig
+from train.config.run import BudgetConfig, RunConfig, TrainConfig
 from train.data import Batch
 from zoo.config.model import ModelConfig, load_model
 
@@ -122,10 +122,10 @@ def model_config(pattern: str = "L F L", **changes: Any) -> ModelConfig:
     return load_model({"d_model": 16, "vocab_size": VOCAB, "blocks": used, "pattern": pattern, "plugins": ["tests"], **changes})
 
 
-def run_spec(steps: int = 12, model: ModelConfig | None = None, data: dict[str, Any] | None = None, **train: Any) -> RunSpec:
+def fake_run(steps: int = 12, model: ModelConfig | None = None, data: dict[str, Any] | None = None, **train: Any) -> RunConfig:
     """A run of the tiny model; `train` are changes to its training."""
     values: dict[str, Any] = {"batch_size": 4, "log_every": 3, "checkpoint_every": 4, "loggers": ("csv",), **train}
     config = TrainConfig(**values)
-    return RunSpec(
+    return RunConfig(
         name="tiny", model=model or model_config(), data=data or {"kind": "fake"}, train=config, budget=BudgetConfig(steps=steps)
     )

@@ -129,7 +129,7 @@ class KernelsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSpec:
+class RunConfig:
     """One run, fully defined."""
 
     name: str  # what reports call it
@@ -170,9 +170,9 @@ class RunSpec:
         }
 
 
-def run_spec(values: Mapping[str, Any]) -> RunSpec:
-    """A checked RunSpec from a mapping; a resolved config.yaml is one. Raises ConfigError."""
-    return parse(RunSpec, values)
+def parse_run(values: Mapping[str, Any]) -> RunConfig:
+    """A checked RunConfig from a mapping; a resolved config.yaml is one. Raises ConfigError."""
+    return parse(RunConfig, values)
 
 
 def first_difference(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any] | None:

@@ -10,7 +10,7 @@ from blocks.errors import ConfigError
 from train.claims.config import check_claim
 from train.claims.scope import Scope
 from train.config.experiment import Experiment, model_of
-from train.config.run import RunSpec, TrainConfig
+from train.config.run import RunConfig, TrainConfig
 from train.data import Source, open_source
 from train.measure.measure import bytes_per_token, check_measure, parse_measure
 from train.plan.budget import Spending
@@ -97,7 +97,7 @@ def _planned(experiment: Experiment, part: str, member: str, seed: int, matched:
     train = parse(TrainConfig, merge(asdict(spec.train), experiment.members[member].train.get(part, {})), place)
     spending = Spending(found.config, source.lengths, train.sequences_per_step)
     steps = spending.steps(spec.budget)
-    run = RunSpec(
+    run = RunConfig(
         name=f"{experiment.config.name}/{part}/{member}",
         model=found.config,
         data=dict(spec.data),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from train.config.run import RunSpec
+from train.config.run import RunConfig
 from zoo.weights.transfer import Transfer
 
 
@@ -15,7 +15,7 @@ class PlannedRun:
 
     part: str
     model: str
-    spec: RunSpec
+    spec: RunConfig
     tokens: int  # read in training
     params: int
     params_non_embedding: int

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from blocks.errors import ConfigError
-from train.config.run import RunSpec, first_difference
+from train.config.run import RunConfig, first_difference
 from train.data import Source
 from train.plan.planned_run import PlannedRun
 from train.system.atomic_files import write_json, write_text
@@ -69,7 +69,7 @@ def read_summary(folder: Path) -> Summary | None:
     return parse(Summary, json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
-def check_same_run(folder: Path, spec: RunSpec) -> None:
+def check_same_run(folder: Path, spec: RunConfig) -> None:
     """Raise ConfigError if the folder was made for another config."""
     path = folder / "config.yaml"
     if not path.exists():

@@ -22,7 +22,7 @@ from typing import Any
 
 from blocks.errors import ConfigError, require
 from kernels import BackendError, backend
-from train.config.run import KernelsConfig, RunSpec
+from train.config.run import KernelsConfig, RunConfig
 from train.data import Source, open_source
 from train.plan.budget import Spending
 from train.plan.initial_weights import check_init, first_model
@@ -45,7 +45,7 @@ def served_by(kernels: KernelsConfig) -> Iterator[None]:
         raise ConfigError("kernels.backend", kernels.backend, str(error), "auto takes what fits") from None
 
 
-def train_run(spec: RunSpec, folder: Path, *, source: Source | None = None, progress: Bar | None = None) -> Summary:
+def train_run(spec: RunConfig, folder: Path, *, source: Source | None = None, progress: Bar | None = None) -> Summary:
     """Train the run in its folder, or go on with it, or return at once if it is done.
 
     source: the data, if it is open already (drawn with spec.seed). progress: told how the run gets on.
@@ -72,7 +72,7 @@ def train_run(spec: RunSpec, folder: Path, *, source: Source | None = None, prog
 
 @dataclass(frozen=True)
 class _Run:
-    spec: RunSpec
+    spec: RunConfig
     folder: Path
     source: Source
     spending: Spending
@@ -123,7 +123,7 @@ def _write_summary(run: _Run, training: Any, status: str, error: Failure | None)
     return summary
 
 
-def _check_data(spec: RunSpec, source: Source) -> None:
+def _check_data(spec: RunConfig, source: Source) -> None:
     own, needed = spec.model.vocab_size, source.vocab_size
     require(needed <= own, "model.vocab_size", own, f"the data has ids up to {needed - 1}", f"at least {needed}")
     streams = spec.train.state != "tbptt" or spec.data.get("mode") == "stream"

@@ -10,7 +10,7 @@ import torch
 
 from blocks.state import map_state
 from kernels.verify import verified
-from train.config.run import RunSpec
+from train.config.run import RunConfig
 from train.data import Source
 from train.trainer.checkpoint import Checkpoint, Progress
 from train.trainer.divergence import TrainingFailed, first_bad_layer, has_diverged, smooth
@@ -25,7 +25,7 @@ from zoo.model.model import Model
 class Training(pl.LightningModule):
     """A model in training. `progress`, `carry` and the optimiser are all that a step changes besides the weights."""
 
-    def __init__(self, model: Model, spec: RunSpec, steps: int, start: Checkpoint | None) -> None:
+    def __init__(self, model: Model, spec: RunConfig, steps: int, start: Checkpoint | None) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model, self.spec, self.steps = model, spec, steps
@@ -86,7 +86,7 @@ class Training(pl.LightningModule):
 class Steps:
     """The batches of steps start .. stop-1."""
 
-    def __init__(self, source: Source, spec: RunSpec, start: int, stop: int) -> None:
+    def __init__(self, source: Source, spec: RunConfig, start: int, stop: int) -> None:
         self.source, self.sequences, self.range = source, spec.train.sequences_per_step, range(start, stop)
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from blocks.base import Config
 from kernels import BACKENDS, BackendError, backend
-from kernels.rooms import Rooms, observed
+from kernels.backends import Backends, observed
 from kernels.verify import TOLERANCE
 from zoo.check.contract import ContractError
 from zoo.check.fixtures import Piece, Subject, ids, kinds_of, read, scrambled
@@ -65,7 +65,7 @@ def _outputs(subject: Subject, name: str, dtype: torch.dtype) -> tuple[list[Tens
     """The block's output and its gradients to the input and every parameter, and which operations the back end served."""
     served: dict[str, None] = {}
 
-    def note(operation: str, room: str, rooms: Rooms[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note(operation: str, room: str, rooms: Backends[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if room == name:
             served[operation] = None
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from blocks import core_context, differential, gqa, landmark
 from blocks.errors import one_of, require
 from blocks.rope import Rope, rotate
-from kernels.rooms import observed
+from kernels.backends import observed
 from zoo.measures.shared.attention_heads import following, heads_of
 from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, exact_row, long_documents, row
 from zoo.measures.shared.rotary_scores import aliasing_length, first_negative, gaussian, halves, locality_lost, order_lost, stable_length

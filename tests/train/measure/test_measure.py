@@ -11,7 +11,7 @@ import yaml
 
 from tests.train.experiments import TRAIN, experiment, write_text_folder
 from train.cli.command_line import run
-from train.config.run import run_spec
+from train.config.run import parse_run
 from train.measure.resume_file import FileKeeper
 from train.run.single_run import train_run
 from zoo.measures import collapse
@@ -28,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model["blocks"]["R"] = {"type": "mamba2", "d_state": 8, "head_dim": 8}
     data = {"kind": "text", "path": str(text), "length": 24}
     folder = tmp_path_factory.mktemp("run")
-    train_run(run_spec({"name": "one", "model": model, "data": data, "train": TRAIN, "budget": {"steps": 4}}), folder)
+    train_run(parse_run({"name": "one", "model": model, "data": data, "train": TRAIN, "budget": {"steps": 4}}), folder)
     return folder
 
 

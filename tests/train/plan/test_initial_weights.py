@@ -12,10 +12,9 @@ from safetensors.torch import load_file
 import zoo
 from blocks.errors import ConfigError
 from tests.train.experiments import write_experiment
-from tests.train.fakes import FakeSource, model_config, run_spec
+from tests.train.fakes import FakeSource, fake_run, model_config
 from train.config.experiment import load_experiment
-from train.config.run import RunSpec
-from train.config.run import run_spec as parsed
+from train.config.run import RunConfig, parse_run
 from train.plan.initial_weights import first_model
 from train.plan.plan import make_plan
 from train.run.single_run import train_run
@@ -30,9 +29,9 @@ def start(folder: Path, seed: int = 9) -> Path:
     return folder
 
 
-def spec(init: Path, steps: int = 6, **changes: Any) -> RunSpec:
-    made = run_spec(steps, model_config(), checkpoint_every=2).resolved(steps)
-    return parsed(made | {"init": str(init)} | changes)
+def spec(init: Path, steps: int = 6, **changes: Any) -> RunConfig:
+    made = fake_run(steps, model_config(), checkpoint_every=2).resolved(steps)
+    return parse_run(made | {"init": str(init)} | changes)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -70,7 +69,7 @@ def test_the_first_model_has_the_given_weights(tmp_path: Path) -> None:
 def test_a_run_is_trained_from_them_and_goes_on_without_them(tmp_path: Path) -> None:
     init = start(tmp_path / "init")
     train_run(spec(init), tmp_path / "whole", source=FakeSource())
-    train_run(run_spec(6, model_config(), checkpoint_every=2), tmp_path / "plain", source=FakeSource())
+    train_run(fake_run(6, model_config(), checkpoint_every=2), tmp_path / "plain", source=FakeSource())
     whole, plain = weights(tmp_path / "whole"), weights(tmp_path / "plain")
     assert not any(torch.equal(whole[name], plain[name]) for name in whole if whole[name].ndim > 1)
     config = yaml.safe_load((tmp_path / "whole" / "config.yaml").read_text())
@@ -91,7 +90,7 @@ def test_another_init_is_another_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="init"):
         train_run(spec(start(tmp_path / "b"), 2), tmp_path / "run", source=FakeSource())
     with pytest.raises(ConfigError, match="fresh"):
-        parsed(spec(tmp_path / "a").resolved(2) | {"init": None, "fresh": ["F"]})
+        parse_run(spec(tmp_path / "a").resolved(2) | {"init": None, "fresh": ["F"]})
 
 
 def test_an_experiment_says_at_once_what_does_not_fit(tmp_path: Path) -> None:

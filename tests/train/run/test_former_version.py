@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import zoo
-from train.config.run import run_spec
+from train.config.run import parse_run
 from train.run.single_run import train_run
 from zoo.config.schema import load_yaml
 
@@ -29,6 +29,6 @@ def test_a_run_of_the_former_version_goes_on(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     shutil.copytree(FOLDER / name, folder)
     assert zoo.load(folder)(torch.zeros(1, 3, dtype=torch.int64))[0].isfinite().all()
-    summary = train_run(run_spec(load_yaml(folder / "config.yaml")), folder)
+    summary = train_run(parse_run(load_yaml(folder / "config.yaml")), folder)
     assert (summary.status, summary.step) == ("done", 6)
     assert losses(folder / "metrics.csv") == pytest.approx(losses(folder / "expected.csv"), rel=1e-5)

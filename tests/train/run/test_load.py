@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from blocks.errors import ConfigError
-from tests.train.fakes import FakeSource, model_config, run_spec
+from tests.train.fakes import FakeSource, fake_run, model_config
 from train.run.single_run import train_run
 from zoo.convert.model_folder import load
 from zoo.model.model import build
@@ -19,7 +19,7 @@ from zoo.weights.safetensors_io import save_weights, weights_of
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    train_run(run_spec(4, model_config(dropout=0.1)), folder, source=FakeSource())
+    train_run(fake_run(4, model_config(dropout=0.1)), folder, source=FakeSource())
     return folder
 
 

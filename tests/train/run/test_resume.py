@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 import train.trainer.fit
 from blocks.errors import ConfigError
-from tests.train.fakes import FakeSource, model_config, run_spec
-from train.config.run import RunSpec
+from tests.train.fakes import FakeSource, fake_run, model_config
+from train.config.run import RunConfig
 from train.run.single_run import train_run
 from train.system import atomic_files
 from train.system.atomic_files import Table
@@ -28,13 +28,13 @@ from zoo.model.model import build
 assert train.trainer.fit  # imported before the children are forked
 
 
-def spec_with_everything(steps: int = 40, **changes: Any) -> RunSpec:
+def spec_with_everything(steps: int = 40, **changes: Any) -> RunConfig:
     """Dropout, state passing, accumulation, mixed lengths, validation."""
     train_ = {"state": "pass", "state_share": 0.6, "accumulate": 2, "batch_size": 2, "validate_every": 7, "validate_rows": 4}
-    return run_spec(steps, model_config(dropout=0.2), **{**train_, "log_every": 5, "checkpoint_every": 3, **changes})
+    return fake_run(steps, model_config(dropout=0.2), **{**train_, "log_every": 5, "checkpoint_every": 3, **changes})
 
 
-def train_in(folder: Path, spec: RunSpec, bar: Bar | None = None) -> None:
+def train_in(folder: Path, spec: RunConfig, bar: Bar | None = None) -> None:
     train_run(spec, folder, source=FakeSource(lengths=(12, 7)), progress=bar)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.train.fakes import FUSE, LIT, FakeSource, model_config, run_spec
+from tests.train.fakes import FUSE, LIT, FakeSource, fake_run, model_config
 from train.run.single_run import train_run
 from train.trainer.checkpoint import Progress, restore
 from train.trainer.divergence import TrainingFailed, has_diverged, smooth
@@ -31,7 +31,7 @@ def _unlit() -> Iterator[None]:
 def test_a_number_that_is_not_finite_stops_the_run(tmp_path: Path, kind: str, what: str, layer: str) -> None:
     FUSE[kind] = 6
     with pytest.raises(TrainingFailed) as caught:
-        train_run(run_spec(12, model_config(dropout=0.1)), tmp_path, source=FakeSource())
+        train_run(fake_run(12, model_config(dropout=0.1)), tmp_path, source=FakeSource())
     assert (caught.value.step, caught.value.reason, caught.value.layer) == (6, what, layer)
     assert "the checkpoint of step 4 is kept" in str(caught.value)
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -47,7 +47,7 @@ def test_a_failed_run_says_so_again_without_training(tmp_path: Path) -> None:
     messages = []
     for _ in range(2):
         with pytest.raises(TrainingFailed) as caught:
-            train_run(run_spec(5), tmp_path, source=FakeSource())
+            train_run(fake_run(5), tmp_path, source=FakeSource())
         messages.append(str(caught.value))
         FUSE.clear()
     assert messages[0] == messages[1]
@@ -57,7 +57,7 @@ def test_a_failed_run_says_so_again_without_training(tmp_path: Path) -> None:
 
 def test_a_diverging_loss_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingFailed, match=r"the smoothed loss is .*, its best was .*train\.diverged"):
-        train_run(run_spec(400, lr=3.0, clip=None, warmup=0.0, schedule="constant", diverged=1.5), tmp_path, source=FakeSource())
+        train_run(fake_run(400, lr=3.0, clip=None, warmup=0.0, schedule="constant", diverged=1.5), tmp_path, source=FakeSource())
 
 
 def test_divergence_is_measured_against_the_best_and_a_guess() -> None:

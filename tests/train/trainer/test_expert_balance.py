@@ -15,7 +15,7 @@ from blocks import moe
 from blocks.context import Routed, advance
 from blocks.errors import ConfigError
 from tests.oracle import error
-from tests.train.fakes import VOCAB, FakeSource, run_spec
+from tests.train.fakes import VOCAB, FakeSource, fake_run
 from tests.train.run.test_resume import Died, Scythe
 from train.config.run import TrainConfig
 from train.run.single_run import train_run
@@ -171,7 +171,7 @@ def test_a_shared_mixture_adds_up_its_uses() -> None:
 
 def test_a_run_logs_the_load_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.trainer.metrics_callback.BAR_SECONDS", -1.0)
-    spec = run_spec(11, mixed(**BIASED, balance=0.1), batch_size=2, accumulate=2, log_every=3, checkpoint_every=4)
+    spec = fake_run(11, mixed(**BIASED, balance=0.1), batch_size=2, accumulate=2, log_every=3, checkpoint_every=4)
     train_run(spec, tmp_path / "whole", source=FakeSource())
     for step in (2, 5, 9):
         with pytest.raises(Died):

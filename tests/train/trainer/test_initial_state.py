@@ -10,7 +10,7 @@ from torch import Tensor
 from blocks.context import Cursor
 from blocks.errors import ConfigError
 from blocks.state import detach, state_tensors
-from tests.train.fakes import FakeSource, model_config, run_spec
+from tests.train.fakes import FakeSource, fake_run, model_config
 from tests.train.run.test_resume import Died, Scythe, assert_same_run, spec_with_everything, train_in
 from tests.train.trainer.test_training import rows
 from train.config.run import TrainConfig
@@ -137,7 +137,7 @@ def test_states_are_carried_from_their_step_on(state: str) -> None:
 
 def losses(tmp_path: Path, **train: Any) -> list[bytes]:
     folder = tmp_path / "_".join(map(str, train.values()))
-    train_run(run_spec(10, log_every=1, **train), folder, source=FakeSource())
+    train_run(fake_run(10, log_every=1, **train), folder, source=FakeSource())
     return (folder / "metrics.csv").read_bytes().splitlines()[1:]
 
 

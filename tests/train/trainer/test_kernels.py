@@ -11,16 +11,16 @@ from torch import Tensor
 import kernels.decay
 from blocks.errors import ConfigError
 from kernels.verify import KernelError
-from tests.train.fakes import FakeSource, run_spec
-from train.config.run import KernelsConfig, RunSpec
+from tests.train.fakes import FakeSource, fake_run
+from train.config.run import KernelsConfig, RunConfig
 from train.run.single_run import train_run
 from zoo.config.model import load_model
 
 MODEL = {"d_model": 16, "vocab_size": 24, "pattern": "G", "blocks": {"G": {"type": "gla", "n_heads": 2}}}
 
 
-def spec(**kernels_config: object) -> RunSpec:
-    return replace(run_spec(), model=load_model(MODEL), kernels=KernelsConfig(**kernels_config))
+def spec(**kernels_config: object) -> RunConfig:
+    return replace(fake_run(), model=load_model(MODEL), kernels=KernelsConfig(**kernels_config))
 
 
 def test_verifying_changes_no_number(tmp_path: Path) -> None:

@@ -19,9 +19,8 @@ from blocks.catalogue import block_types, config_class
 from blocks.context import LANDMARK, META, PREFIX
 from blocks.errors import ConfigError
 from blocks.state import detach
-from tests.train.fakes import FakeSource, model_config, run_spec
-from train.config.run import RunSpec, TrainConfig, first_difference
-from train.config.run import run_spec as parse_spec
+from tests.train.fakes import FakeSource, fake_run, model_config
+from train.config.run import RunConfig, TrainConfig, first_difference, parse_run
 from train.data import open_source
 from train.run.single_run import train_run
 from train.system.nested_tensors import load_nested, save_nested
@@ -201,7 +200,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def test_a_run_leaves_its_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    spec = run_spec(40, lr=0.01, validate_every=20, validate_rows=8, log_every=10, loggers=("csv", "tensorboard"))
+    spec = fake_run(40, lr=0.01, validate_every=20, validate_rows=8, log_every=10, loggers=("csv", "tensorboard"))
     summary = train_run(spec, tmp_path / "run", source=FakeSource(lengths=(12, 7)))
     assert capfd.readouterr() == ("", "")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
@@ -220,25 +219,25 @@ def test_a_run_leaves_its_folder(tmp_path: Path, capfd: pytest.CaptureFixture[st
 
 
 def test_config_yaml_is_the_run(tmp_path: Path) -> None:
-    spec = run_spec(3, model=model_config("2*(L F) L|F", dropout=0.1, tokens={"prefix": {"count": 1}}), validate_every=None)
+    spec = fake_run(3, model=model_config("2*(L F) L|F", dropout=0.1, tokens={"prefix": {"count": 1}}), validate_every=None)
     train_run(spec, tmp_path, source=FakeSource())
     values = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert list(values) == ["name", "model", "data", "train", "kernels", "budget", "seed", "steps"]
-    again = parse_spec(values)
-    assert isinstance(again, RunSpec)
+    again = parse_run(values)
+    assert isinstance(again, RunConfig)
     assert again.resolved(3) == values
     assert [p.shape for p in build(again.model).parameters()] == [p.shape for p in build(spec.model).parameters()]
 
 
 def test_a_done_run_returns_at_once_and_another_is_refused(tmp_path: Path) -> None:
-    summary = train_run(run_spec(3), tmp_path, source=FakeSource())
+    summary = train_run(fake_run(3), tmp_path, source=FakeSource())
     stamp = (tmp_path / "summary.json").stat().st_mtime_ns
-    assert train_run(run_spec(3), tmp_path) == summary  # no source: it is not needed
+    assert train_run(fake_run(3), tmp_path) == summary  # no source: it is not needed
     assert (tmp_path / "summary.json").stat().st_mtime_ns == stamp
     for changed, key in (
-        (run_spec(3, lr=0.5), "train.lr"),
-        (run_spec(4), "budget.steps"),
-        (run_spec(3, model_config("L")), "model.blocks.F"),
+        (fake_run(3, lr=0.5), "train.lr"),
+        (fake_run(4), "budget.steps"),
+        (fake_run(3, model_config("L")), "model.blocks.F"),
     ):
         with pytest.raises(ConfigError, match="holds a run with") as caught:
             train_run(changed, tmp_path, source=FakeSource())
@@ -246,29 +245,29 @@ def test_a_done_run_returns_at_once_and_another_is_refused(tmp_path: Path) -> No
 
 
 def test_other_data_are_refused(tmp_path: Path) -> None:
-    train_run(run_spec(3), tmp_path, source=FakeSource())
+    train_run(fake_run(3), tmp_path, source=FakeSource())
     (tmp_path / "summary.json").unlink()
     other = FakeSource()
     other.fingerprint = "1" * 64
     with pytest.raises(ConfigError, match="other data"):
-        train_run(run_spec(3), tmp_path, source=other)
+        train_run(fake_run(3), tmp_path, source=other)
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.vocab_size = 8"):
-        train_run(run_spec(3, model_config(vocab_size=8)), tmp_path / "a", source=FakeSource())
+        train_run(fake_run(3, model_config(vocab_size=8)), tmp_path / "a", source=FakeSource())
     with pytest.raises(ConfigError, match=r"train\.state = 'tbptt'"):
-        train_run(run_spec(3, state="tbptt"), tmp_path / "b", source=FakeSource())
+        train_run(fake_run(3, state="tbptt"), tmp_path / "b", source=FakeSource())
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match=r"train\.device = 'cuda': there is no CUDA device"):
-            train_run(run_spec(3, device="cuda"), tmp_path / "d", source=FakeSource())
+            train_run(fake_run(3, device="cuda"), tmp_path / "d", source=FakeSource())
     with pytest.raises(ConfigError, match=r"train\.loggers = 'wandb': no such logger"):
-        train_run(run_spec(3, loggers=("wandb",)), tmp_path / "c", source=FakeSource())
+        train_run(fake_run(3, loggers=("wandb",)), tmp_path / "c", source=FakeSource())
 
 
 def test_any_lightning_logger(tmp_path: Path) -> None:
     logger = {"class": f"{CSVLogger.__module__}.CSVLogger", "save_dir": str(tmp_path / "logs"), "flush_logs_every_n_steps": 1}
-    train_run(run_spec(3, loggers=(logger,)), tmp_path / "run", source=FakeSource())
+    train_run(fake_run(3, loggers=(logger,)), tmp_path / "run", source=FakeSource())
     assert list((tmp_path / "logs").rglob("metrics.csv"))
 
 
@@ -290,13 +289,13 @@ class Watched:
 
 def test_progress_is_told(tmp_path: Path) -> None:
     bar = Watched()
-    train_run(run_spec(5), tmp_path / "run", source=FakeSource(), progress=bar)
+    train_run(fake_run(5), tmp_path / "run", source=FakeSource(), progress=bar)
     assert (bar.calls[0], bar.calls[-2], bar.calls[-1]) == (("start", "tiny", 0, 5), ("update", 5), ("stop",))
 
 
 @pytest.mark.parametrize("change", [{"precision": "bf16"}, {"clip": None}, {"accumulate": 2}, {"state": "tbptt"}, {"state": "pass"}])
 def test_options_train(tmp_path: Path, change: dict[str, Any]) -> None:
-    spec = run_spec(3, data={"kind": "fake", "mode": "stream"}, **change)
+    spec = fake_run(3, data={"kind": "fake", "mode": "stream"}, **change)
     assert train_run(spec, tmp_path, source=FakeSource()).status == "done"
 
 
@@ -308,13 +307,13 @@ def test_real_blocks_and_real_data(tmp_path: Path) -> None:
     model = load_model({"d_model": 16, "vocab_size": 256, "blocks": blocks, "pattern": "M F"})
     for mode, state in (("window", "pass"), ("stream", "tbptt")):
         data = {"kind": "text", "path": str(tmp_path / "text"), "length": 32, "mode": mode}
-        spec = run_spec(8, model, data, batch_size=2, state=state, state_share=0.5, validate_every=8, validate_rows=2)
+        spec = fake_run(8, model, data, batch_size=2, state=state, state_share=0.5, validate_every=8, validate_rows=2)
         assert train_run(spec, tmp_path / mode, source=open_source(data)).status == "done"
 
 
 def test_the_random_state_is_left_alone(tmp_path: Path) -> None:
     before = torch.get_rng_state()
-    train_run(run_spec(3, model_config(dropout=0.2)), tmp_path, source=FakeSource())
+    train_run(fake_run(3, model_config(dropout=0.2)), tmp_path, source=FakeSource())
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -327,13 +326,13 @@ def test_first_difference() -> None:
 COMPILED = """
 import sys, warnings
 from pathlib import Path
-from tests.train.fakes import FakeSource, run_spec
+from tests.train.fakes import FakeSource, fake_run
 from train.run import train_run
 from zoo.config import load_model
 blocks = {"M": {"type": "mamba2", "d_state": 8, "head_dim": 8}, "F": {"type": "swiglu"}}
 model = load_model({"d_model": 16, "vocab_size": 24, "blocks": blocks, "pattern": "M F"})
 for compiled in (False, True):
-    spec = run_spec(6, model, compile=compiled, state="pass")
+    spec = fake_run(6, model, compile=compiled, state="pass")
     print(train_run(spec, Path(sys.argv[1]) / str(compiled), source=FakeSource()).loss)
 """
 

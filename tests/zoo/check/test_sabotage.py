@@ -15,7 +15,7 @@ from blocks import gated_delta, gqa, mamba2
 from blocks.base import Config, Cost
 from blocks.context import Context
 from blocks.state import detach
-from kernels.rooms import serve
+from kernels.backends import serve
 from train.cli.command_line import run
 from zoo.check.contract import CHECKS, ContractError, check_block
 from zoo.check.fixtures import Subject

@@ -28,9 +28,9 @@ from blocks import core_context, gqa, landmark
 from blocks.context import TEXT, Context
 from kernels.attention.visible import Sight
 from kernels.attention.weights import attention_weights, differential_weights, pair_scores
+from kernels.backends import edited, observed
 from kernels.core_context.sight import Sight as CoreSight
 from kernels.landmark import chunked as landmark_room
-from kernels.rooms import edited, observed
 from zoo.measures.shared.streaming import evaluating
 from zoo.model.model import Model
 

@@ -1,6 +1,6 @@
 """Which room of an operation serves a call: `auto` (the fastest that fits) or one named with `backend`.
 
-A room is a function. One that needs a GPU library is a `Guest`: its module is imported when it is first asked for, and beside
+A room is a function. One that needs a GPU library is a `LibraryBackend`: its module is imported when it is first asked for, and beside
 the function it has `refuses`, which says why a call can't be served there.
 """
 
@@ -24,7 +24,7 @@ class BackendError(ValueError):
 
 
 @dataclass(frozen=True)
-class Guest:
+class LibraryBackend:
     """The room `function` of the file kernels/<operation>/<room>.py, imported when first asked for.
 
     The file also has `refuses_<function>` with the same signature: a sentence that says why it can't serve this call, or None.
@@ -45,17 +45,17 @@ class Guest:
         return getattr(module, f"refuses_{self.function}")(*args, **kwargs)
 
 
-Rooms = Mapping[str, Callable[P, R]]
-Observer = Callable[[str, str, Rooms[..., Any], tuple[Any, ...], dict[str, Any]], None]
+Backends = Mapping[str, Callable[P, R]]
+Observer = Callable[[str, str, Backends[..., Any], tuple[Any, ...], dict[str, Any]], None]
 _observer: Observer | None = None
 Editor = Callable[[str, Any], Any]
 _editor: Editor | None = None
 
 
-def with_step(rooms: Rooms[P, R], step: Callable[P, R]) -> Rooms[P, R]:
+def with_step(rooms: Backends[P, R], step: Callable[P, R]) -> Backends[P, R]:
     """The rooms for calls of a single token, where `step` is the first that is no guest: a recurrence beats its chunked form there.
     It is chosen only by itself: a named backend stays what it is."""
-    guests = {name: room for name, room in rooms.items() if isinstance(room, Guest)}
+    guests = {name: room for name, room in rooms.items() if isinstance(room, LibraryBackend)}
     return guests | {"step": step} | dict(rooms)
 
 
@@ -94,12 +94,12 @@ def edited(by: Editor) -> Iterator[None]:
         _editor = before
 
 
-def serve(operation: str, rooms: Rooms[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def serve(operation: str, rooms: Backends[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call the room of `rooms` (fastest first) that the chosen backend names; an operation without such a room chooses by itself,
     as under `auto`: the first that fits, on a CPU the first that is no guest. Raises BackendError if the named room refuses."""
     name = _chosen if _chosen in rooms else _first(rooms, *args, **kwargs)
     room = rooms[name]
-    why = room.refuses(*args, **kwargs) if isinstance(room, Guest) and name == _chosen else None
+    why = room.refuses(*args, **kwargs) if isinstance(room, LibraryBackend) and name == _chosen else None
     if why is not None:
         raise BackendError(f"{operation}: backend {name!r} can't serve this call: {why}")
     if _observer is not None:
@@ -108,9 +108,9 @@ def serve(operation: str, rooms: Rooms[P, R], *args: P.args, **kwargs: P.kwargs)
     return result if _editor is None else _editor(operation, result)
 
 
-def _first(rooms: Rooms[P, R], *args: P.args, **kwargs: P.kwargs) -> str:
+def _first(rooms: Backends[P, R], *args: P.args, **kwargs: P.kwargs) -> str:
     on_gpu = isinstance(args[0], Tensor) and args[0].is_cuda
     for name, room in rooms.items():
-        if not isinstance(room, Guest) or (on_gpu and room.refuses(*args, **kwargs) is None):
+        if not isinstance(room, LibraryBackend) or (on_gpu and room.refuses(*args, **kwargs) is None):
             return name
     raise BackendError("no room serves without a GPU library")  # each operation has its reference

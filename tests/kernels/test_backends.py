@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kernels import BackendError, backend
-from kernels.rooms import Guest, edited, observed, serve
+from kernels.backends import LibraryBackend, edited, observed, serve
 
 
 def twice(x: Tensor) -> Tensor:
@@ -20,13 +20,13 @@ def doubled(x: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def guest(monkeypatch: pytest.MonkeyPatch) -> Guest:
+def guest(monkeypatch: pytest.MonkeyPatch) -> LibraryBackend:
     """A room that serves one row and no more."""
     module = ModuleType("a_guest")
     module.twice = lambda x: x * 2.0
     module.refuses_twice = lambda x: "it has more than one row" if len(x) > 1 else None
     monkeypatch.setitem(sys.modules, "a_guest", module)
-    return Guest("a_guest", "twice")
+    return LibraryBackend("a_guest", "twice")
 
 
 def served(rooms: dict, x: Tensor) -> str:
@@ -37,12 +37,12 @@ def served(rooms: dict, x: Tensor) -> str:
 
 
 def test_auto_takes_no_guest_on_a_cpu() -> None:
-    rooms = {"triton": Guest("no.such.module", "twice"), "chunked": doubled, "reference": twice}
+    rooms = {"triton": LibraryBackend("no.such.module", "twice"), "chunked": doubled, "reference": twice}
     assert served(rooms, torch.ones(1)) == "chunked"
     assert "no.such.module" not in sys.modules
 
 
-def test_a_named_room_serves_or_says_why_not(guest: Guest) -> None:
+def test_a_named_room_serves_or_says_why_not(guest: LibraryBackend) -> None:
     rooms = {"triton": guest, "chunked": doubled, "reference": twice}
     with backend("triton"):
         assert served(rooms, torch.ones(1)) == "triton"
@@ -53,7 +53,7 @@ def test_a_named_room_serves_or_says_why_not(guest: Guest) -> None:
 
 
 def test_a_library_that_is_missing_is_a_reason() -> None:
-    rooms = {"fla": Guest("no.such.module", "twice"), "reference": twice}
+    rooms = {"fla": LibraryBackend("no.such.module", "twice"), "reference": twice}
     with backend("fla"), pytest.raises(BackendError, match="can't be imported"):
         serve("twice", rooms, torch.ones(1))
 

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from blocks import mamba1, mamba2
 from blocks.context import advance
 from kernels import backend
-from tests.kernels.guests import TOLERANCE, assert_same
+from tests.kernels.library_backends import TOLERANCE, assert_same
 from tests.oracle import moved
 
 D, BATCH, PROMPT, LENGTH = 16, 2, 9, 11
