@@ -15,7 +15,7 @@ from blocks.catalogue import block_types, config_class
 from zoo.config.model import ModelConfig, load_model
 from zoo.config.schema import load_yaml
 from zoo.ledger.ledger import Ledger, ledger
-from zoo.ledger.published import FAMILIES, SMALL, read_published
+from zoo.ledger.published import read_published
 
 if TYPE_CHECKING:  # a list needs neither
     from train.bench.probe import Gain
@@ -45,14 +45,16 @@ def models(length: int | None = None) -> list[dict[str, Any]]:
     """The model configs that come with the house: parameters, those that one token meets, those published of it and whether ours agree
     (null: not a published model), and the family of transformers' classes that each is compared with in the tests (null: none). With a
     length the ledger's cost of one sequence of so many tokens, null where the model has fewer positions."""
-    rows = []
+    from zoo.convert.families import of_models
+
+    rows, families = [], of_models()
     for path in sorted((CONFIGS / "models").rglob("*.yaml"), key=lambda path: (path.parent, path.name)):
         values = load_yaml(path)
         config, published = load_model(values), read_published(values)
         total = ledger(config, 1).total
         row = {"path": str(path.relative_to(CONFIGS.parent)), "parameters": total.params, "active_parameters": total.active_params}
         row["published"] = published.as_dict(total.params) if published else None
-        row["oracle"] = (FAMILIES if path.parent.name == "published" else SMALL).get(path.stem)
+        row["oracle"] = families.get(path.stem)
         if length is not None:
             row |= _costs(config, length)
         rows.append(row | {"summary": _first_comment(path)})

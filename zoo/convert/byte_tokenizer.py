@@ -1,6 +1,6 @@
 """The tokenizer of byte models as a tokenizer.json: id = byte of the UTF-8 text, so that what reads tokenizers reads byte models.
 
-Byte 0 is the one special token: it begins a document and ends the one before, as in the house's byte corpora.
+Byte 0 is the one special token: it begins a document and ends the one before, as in the zoo's byte corpora.
 """
 
 from __future__ import annotations

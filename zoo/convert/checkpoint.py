@@ -1,4 +1,4 @@
-"""Checkpoints of Hugging Face in and out: a folder's config.json and tensors as ours, and ours as theirs."""
+"""Checkpoints of Hugging Face in and out: a folder's config.json and tensors as a zoo model, and a zoo model as such a folder."""
 
 from __future__ import annotations
 
@@ -39,8 +39,14 @@ OWN = "zoo"  # the family of every model, written where no other takes it: trans
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The model's mapping, as its YAML would hold it, and its weights by our names as they are stored. Raises ConfigError where the
+    """The model's mapping, as its YAML would hold it, and its weights by the zoo's names as they are stored. Raises ConfigError where the
     config is none that the zoo can compute, or the weights are not exactly those of the config."""
+    values, _, tensors = _read(folder)
+    return values, tensors
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], ModelConfig, dict[str, Tensor]]:
+    """`read`, and the config of the mapping."""
     hf = read_config(folder)
     chosen = families.of_model_type(hf["model_type"])
     try:
@@ -51,9 +57,9 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ConfigError(str(folder / HF_CONFIG), None, f"holds a value that no {hf['model_type']} has: {error}") from error
     config = load_model(values)
     own = weights_of(skeleton(config))
-    tensors = weight_map.to_ours(chosen.rules(config), read_shards(folder), own, str(folder))
+    tensors = weight_map.to_zoo(chosen.rules(config), read_shards(folder), own, str(folder))
     check_weights(own, tensors, str(folder))
-    return values, tensors
+    return values, config, tensors
 
 
 def import_folder(path: str | Path, dtype: torch.dtype | None = torch.float32) -> Model:
@@ -61,8 +67,8 @@ def import_folder(path: str | Path, dtype: torch.dtype | None = torch.float32) -
 
     Raises ConfigError as read does."""
     folder = resolve(path)
-    values, tensors = read(folder)
-    return assemble(load_model(values), tensors, str(folder), dtype)
+    _, config, tensors = _read(folder)
+    return assemble(config, tensors, str(folder), dtype)
 
 
 def import_to(path: str | Path, out: str | Path, dtype: torch.dtype | None = None) -> ModelConfig:
@@ -72,14 +78,14 @@ def import_to(path: str | Path, out: str | Path, dtype: torch.dtype | None = Non
     dtype: of the weights in the file; None: each as it is stored. (zoo.load computes in float32 whatever the file holds.)"""
     folder = resolve(path)
     with staged(Path(out)) as fresh:
-        values, tensors = read(folder)
+        values, config, tensors = _read(folder)
         for name in tensors:
             tensors[name] = owned(tensors[name], dtype)
         text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120)
         (fresh / CONFIG).write_text(f"# imported from {path}\n{text}", encoding="utf-8")
         save_file(tensors, fresh / WEIGHTS)
         copy_companions(folder, fresh)
-    return load_model(values)
+    return config
 
 
 def export_folder(
@@ -98,7 +104,7 @@ def export_folder(
     where the family does not take the model, or `path` holds anything; then nothing is written.
     """
     name, hf, chosen = family_of(model.config, family)
-    tensors = weight_map.to_theirs(chosen.rules(model.config), weights_of(model), name)
+    tensors = weight_map.to_hf(chosen.rules(model.config), weights_of(model), name)
     with staged(Path(path)) as fresh:
         write_json(fresh / HF_CONFIG, merge(hf | {"dtype": _dtype(tensors)}, extra or {}))
         write_shards(tensors, fresh, shard_size)

@@ -47,7 +47,7 @@ def resolve(path: str | Path) -> Path:
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether this is a folder of Hugging Face and none of the house's."""
+    """Whether this is a folder of Hugging Face and not one of the zoo."""
     return (path / HF_CONFIG).is_file() and not (path / CONFIG).is_file()
 
 
@@ -67,9 +67,9 @@ def read_shards(folder: Path) -> Tensors:
         return Tensors([folder / WEIGHTS])
     if not (folder / INDEX).is_file():
         pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
-        found = f"; {listed(pickled)}: pickled weights are never read" if pickled else ""
+        more = f"; {listed(pickled)}: pickled weights are never read" if pickled else ""
         remedy = "save_pretrained of transformers writes .safetensors" if pickled else ""
-        raise ConfigError(str(folder), None, f"holds no {WEIGHTS} and no {INDEX}{found}", remedy)
+        raise ConfigError(str(folder), None, f"holds no {WEIGHTS} and no {INDEX}{more}", remedy)
     names = read_json(folder / INDEX).get("weight_map")
     require(isinstance(names, Mapping), str(folder / INDEX), None, "has no weight_map")
     assert isinstance(names, Mapping)
@@ -106,10 +106,10 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _bytes(size: str) -> int:
-    found = re.fullmatch(r"([0-9]+)([KMGT]?)B", size.upper())
-    require(found is not None and int(found[1]) > 0, "shard size", size, "is no size", "for example 5GB or 200MB")
-    assert found is not None
-    return int(found[1]) * 1000 ** " KMGT".index(found[2] or " ")
+    match = re.fullmatch(r"([0-9]+)([KMGT]?)B", size.upper())
+    require(match is not None and int(match[1]) > 0, "shard size", size, "is no size", "for example 5GB or 200MB")
+    assert match is not None
+    return int(match[1]) * 1000 ** " KMGT".index(match[2] or " ")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -134,9 +134,9 @@ def copy_companions(source: Path, out: Path) -> None:
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
-    found = special_ids(source)
-    if found and not (out / GENERATION).is_file():
-        write_json(out / GENERATION, found)
+    ids = special_ids(source)
+    if ids and not (out / GENERATION).is_file():
+        write_json(out / GENERATION, ids)
 
 
 def special_ids(folder: Path) -> dict[str, Any]:

@@ -26,18 +26,18 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None, *, dtype:
     or nested: {"blocks.M.retention": 0.9999}. dtype: of the weights, however they are stored; None: as they are. Raises ConfigError
     where a file is missing or the weights are not exactly this model's.
     """
-    found, changes = resolve(path), nested(overrides or {})
-    if is_foreign(found):
-        values, tensors = checkpoint.read(found)
-        return assemble(load_model(values, changes), tensors, str(found), dtype)
-    weights = find_weights(found)
+    place, changes = resolve(path), nested(overrides or {})
+    if is_foreign(place):
+        values, tensors = checkpoint.read(place)
+        return assemble(load_model(values, changes), tensors, str(place), dtype)
+    weights = find_weights(place)
     return assemble(_config_of(weights, changes), dict(Tensors([weights])), str(weights), dtype)
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The weights of what `load` takes, by our names, as they are stored. No config.yaml is needed. Raises ConfigError."""
-    found = resolve(path)
-    return checkpoint.read(found)[1] if is_foreign(found) else dict(Tensors([find_weights(found)]))
+    """The weights of what `load` takes, by the zoo's names, as they are stored. No config.yaml is needed. Raises ConfigError."""
+    place = resolve(path)
+    return checkpoint.read(place)[1] if is_foreign(place) else dict(Tensors([find_weights(place)]))
 
 
 def home(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Another library's model and ours, of the same weights: logits, gradients, decoding, and folders in both directions.
+"""A model of transformers (hf) and the zoo's, of the same weights: logits, gradients, decoding, and folders in both directions.
 
 A family's test file is a strategy of config.json dictionaries and one call:
 
@@ -14,11 +14,13 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jaxtyping
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
@@ -33,21 +35,21 @@ from zoo.weights.safetensors_io import weights_of
 
 LENGTH, PREFILL, BATCH = 16, 10, 2
 FLOAT64, FLOAT32 = 1e-9, 1e-5  # of the largest logit (gradient of a tensor)
-NUDGES = 8  # runs of theirs with weights moved by a last bit
+NUDGES = 8  # runs of hf with weights moved by a last bit
 
 
 class Differences(NamedTuple):
     """The largest difference over the largest value.
 
-    logits32: our float32 to their float32; truth32: ours to their float64; theirs32: theirs to their float64, where logits32 is above 1e-5
-    the farthest of several runs with weights moved by a last bit (of one run alone, chance decides how far it is). exported32: logits of
-    the folder that we wrote, as the other library reads it.
+    logits32: the zoo's float32 to hf's float32; zoo32: the zoo's float32 to hf's float64; hf32: hf's float32 to its float64, where
+    logits32 is above 1e-5 the farthest of several runs with weights moved by a last bit (of one run alone, chance decides how far it is).
+    exported32: logits of the folder that the zoo wrote, as transformers reads it.
     """
 
     logits64: float
     logits32: float
-    truth32: float
-    theirs32: float
+    zoo32: float
+    hf32: float
     gradients64: float
     decode64: float
     exported32: float
@@ -57,7 +59,7 @@ WORST: dict[str, Differences] = {}
 
 
 class Wide(TorchFunctionMode):
-    """Float64 stays float64 where the other library narrows to float32 (norms, softmax)."""
+    """Float64 stays float64 where transformers narrows to float32 (norms, softmax)."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -89,92 +91,104 @@ def examples(
 
 def check(family: str, hf: Mapping[str, Any]) -> None:
     """Everything that must agree for one config.json. hf: its keys, model_type included."""
-    theirs = their_model(hf)
+    reference = hf_model(hf)
     with tempfile.TemporaryDirectory() as folder:
-        theirs.save_pretrained(folder, safe_serialization=True)
-        ours = import_folder(folder)
-        exported = _exported(family, theirs, ours, Path(folder))
-    found = compared(family, theirs, ours)._replace(exported32=exported)
-    WORST[family] = Differences(*map(max, found, WORST.get(family, found)))
-    within(found, hf)
+        reference.save_pretrained(folder, safe_serialization=True)
+        model = import_folder(folder)
+        exported = _exported(family, reference, model, Path(folder))
+    differences = compared(family, reference, model)._replace(exported32=exported)
+    WORST[family] = Differences(*map(max, differences, WORST.get(family, differences)))
+    within(differences, hf)
 
 
-def imported(theirs: Any) -> zoo.Model:
-    """Ours, of the folder that theirs writes."""
+def imported(reference: Any) -> zoo.Model:
+    """The zoo's model of the folder that hf writes."""
     with tempfile.TemporaryDirectory() as folder:
-        theirs.save_pretrained(folder, safe_serialization=True)
+        reference.save_pretrained(folder, safe_serialization=True)
         return import_folder(folder)
 
 
-def compared(family: str, theirs: Any, ours: zoo.Model) -> Differences:
-    """The differences of two models of the same weights in float32, without a folder of ours; leaves both in float64."""
-    tokens = torch.randint(ours.config.vocab_size, (BATCH, LENGTH), generator=torch.Generator().manual_seed(1))
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Without the checks of shapes, which take most of the time of small models: for calls of a kind that has just passed them."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def compared(family: str, reference: Any, model: zoo.Model) -> Differences:
+    """The differences of two models of the same weights in float32, without a folder of the zoo's; leaves both in float64."""
+    tokens = torch.randint(model.config.vocab_size, (BATCH, LENGTH), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        logits32, runs = ours(tokens)[0], [their_logits(theirs, tokens)]
+        logits32, runs = model(tokens)[0], [hf_logits(reference, tokens)]
         apart = error(logits32, runs[0])
-        runs += nudged(theirs, tokens) if apart > FLOAT32 else []
-    widen(theirs)
-    ours.double()
+        runs += nudged(reference, tokens) if apart > FLOAT32 else []
+    widen(reference)
+    model.double()
     with Wide():
-        expected = their_logits(theirs, tokens)
-    logits, _ = ours(tokens)
+        expected = hf_logits(reference, tokens)
+    with unchecked():
+        logits, _ = model(tokens)
     assert expected.dtype == logits.dtype == torch.float64
+    steps = decoded(model, tokens)
     return Differences(
         error(logits, expected),
         apart,
         error(logits32.double(), expected),
         max(error(run.double(), expected) for run in runs),
-        gradients(family, theirs, ours, tokens),
-        error(decoded(ours, tokens), expected),
+        gradients(family, reference, model, logits, expected),
+        error(steps, expected),
         0.0,
     )
 
 
-def nudged(theirs: Any, tokens: Tensor) -> list[Tensor]:
-    """Their float32 logits with every weight moved to a neighbouring number, up or down at random: rounding as it could have fallen."""
+def nudged(reference: Any, tokens: Tensor) -> list[Tensor]:
+    """hf's float32 logits with every weight moved to a neighbouring number, up or down at random: rounding as it could have fallen."""
     generator = torch.Generator().manual_seed(5)
-    own, found = [parameter.clone() for parameter in theirs.parameters()], []
+    weights, runs = [parameter.clone() for parameter in reference.parameters()], []
     for _ in range(NUDGES):
-        for parameter, value in zip(theirs.parameters(), own, strict=True):
+        for parameter, value in zip(reference.parameters(), weights, strict=True):
             sides = torch.where(torch.rand(value.shape, generator=generator) < 0.5, -math.inf, math.inf)
             parameter.copy_(value.nextafter(sides))
-        found.append(their_logits(theirs, tokens))
-    for parameter, value in zip(theirs.parameters(), own, strict=True):
+        runs.append(hf_logits(reference, tokens))
+    for parameter, value in zip(reference.parameters(), weights, strict=True):
         parameter.copy_(value)
-    return found
+    return runs
 
 
-def within(found: Differences, hf: Mapping[str, Any]) -> None:
-    """1e-9 in float64. In float32 ours is within 1e-5 of theirs, or our rounding (the distance to the float64 that both agree on) is at
-    most twice theirs: a norm over channels of a delta rule that cancel multiplies whatever the last bits were."""
+def within(differences: Differences, hf: Mapping[str, Any]) -> None:
+    """1e-9 in float64. In float32 the zoo is within 1e-5 of hf, or its rounding (the distance to the float64 that both agree on) is at
+    most twice that of hf: a norm over channels of a delta rule that cancel multiplies whatever the last bits were."""
     bounds = Differences(FLOAT64, FLOAT32, math.inf, math.inf, FLOAT64, FLOAT64, FLOAT32)
-    if found.logits32 > FLOAT32:
-        bounds = bounds._replace(logits32=math.inf, truth32=2 * found.theirs32)
-    assert all(a <= b for a, b in zip(found, bounds, strict=True)), f"{found}, {dict(hf)}"
+    if differences.logits32 > FLOAT32:
+        bounds = bounds._replace(logits32=math.inf, zoo32=2 * differences.hf32)
+    assert all(a <= b for a, b in zip(differences, bounds, strict=True)), f"{differences}, {dict(hf)}"
 
 
-def their_model(hf: Mapping[str, Any], start: int = 0) -> Any:
-    """The other library's model, with weights that hide nothing."""
+def hf_model(hf: Mapping[str, Any], start: int = 0) -> Any:
+    """The model in transformers of a config.json, with weights that hide nothing."""
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(start)
-    model = AutoModelForCausalLM.from_config(config_of(hf), attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_config(hf_config(hf), attn_implementation="eager").eval()
     model.set_experts_implementation("eager")  # the others take no float64 and no odd widths
     scramble(model)
     return model
 
 
-def their_config(model_type: str) -> Any:
-    """The other library's class of a config."""
+def hf_config_class(model_type: str) -> Any:
+    """The class of a config in transformers."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     return CONFIG_MAPPING[model_type]
 
 
-def config_of(hf: Mapping[str, Any]) -> Any:
-    """The other library's config of a config.json."""
+def hf_config(hf: Mapping[str, Any]) -> Any:
+    """The config in transformers of a config.json."""
     values = {key: value for key, value in hf.items() if key != "model_type"}
-    return their_config(hf["model_type"])(**json.loads(json.dumps(values)))
+    return hf_config_class(hf["model_type"])(**json.loads(json.dumps(values)))
 
 
 def scramble(model: nn.Module) -> None:
@@ -215,67 +229,72 @@ def _widen_decays(module: Any) -> None:
         torch.set_default_dtype(torch.float32)
 
 
-def their_logits(model: Any, tokens: Tensor) -> Tensor:
+def hf_logits(model: Any, tokens: Tensor) -> Tensor:
+    """(batch, length, vocabulary), of a model of transformers."""
     positions = torch.arange(tokens.shape[1]).expand_as(tokens)
     return model(input_ids=tokens, position_ids=positions, use_cache=False).logits
 
 
 def decoded(model: zoo.Model, tokens: Tensor) -> Tensor:
-    """A prefill, then single tokens."""
-    logits, state = model(tokens[:, :PREFILL])
-    parts = [logits]
-    for t in range(PREFILL, tokens.shape[1]):
-        logits, state = model(tokens[:, t : t + 1], state)
-        parts.append(logits)
+    """Logits of a prefill, then of single tokens; shapes are checked in the first of these."""
+    with torch.no_grad():
+        with unchecked():
+            logits, state = model(tokens[:, :PREFILL])
+        step, state = model(tokens[:, PREFILL : PREFILL + 1], state)
+        parts = [logits, step]
+        with unchecked():
+            for t in range(PREFILL + 1, tokens.shape[1]):
+                step, state = model(tokens[:, t : t + 1], state)
+                parts.append(step)
     return torch.cat(parts, 1)
 
 
-def gradients(family: str, theirs: Any, ours: zoo.Model, tokens: Tensor) -> float:
-    """The largest difference of the gradients of one scalar, ours mapped back through the rules to their names."""
-    weight = torch.randn(BATCH, LENGTH, ours.config.vocab_size, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+def gradients(family: str, reference: Any, model: zoo.Model, logits: Tensor, expected: Tensor) -> float:
+    """The largest difference of the gradients of one scalar of both logits, the zoo's mapped back through the rules to hf's names."""
+    weight = torch.randn(logits.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     with Wide():
-        (their_logits(theirs, tokens) * weight).mean().backward()
-    (ours(tokens)[0] * weight).mean().backward()
-    names = {id(t): name for name, t in ours.state_dict(keep_vars=True).items()}
-    own = {name: torch.zeros_like(t) for name, t in weights_of(ours).items()}
-    own |= {names[id(p)]: p.grad for p in ours.parameters() if p.grad is not None}
-    mapped = weight_map.to_theirs(families.family(family).rules(ours.config), own, family)
-    expected = _weights(family, ours, _as_saved(theirs))
-    largest = max(float(g.abs().max()) for g in expected.values())
+        (expected * weight).mean().backward()
+    (logits * weight).mean().backward()
+    names = {id(t): name for name, t in model.state_dict(keep_vars=True).items()}
+    own = {name: torch.zeros_like(t) for name, t in weights_of(model).items()}
+    own |= {names[id(p)]: p.grad for p in model.parameters() if p.grad is not None}
+    mapped = weight_map.to_hf(families.family(family).rules(model.config), own, family)
+    wanted = _weights(family, model, _as_saved(reference))
+    largest = max(float(g.abs().max()) for g in wanted.values())
     floor = 1e-6 * largest  # a key's bias has no gradient but rounding
-    return max(float((mapped[n] - expected[n]).abs().max()) / max(float(expected[n].abs().max()), floor) for n in mapped)
+    return max(float((mapped[n] - wanted[n]).abs().max()) / max(float(wanted[n].abs().max()), floor) for n in mapped)
 
 
-def _weights(family: str, ours: zoo.Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint by the names that we write, without what holds nothing learned."""
-    entries = families.family(family).rules(ours.config)
+def _weights(family: str, model: zoo.Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint by the names that the zoo writes, without what holds nothing learned."""
+    entries = families.family(family).rules(model.config)
     patterns = [entry.pattern for entry in entries if isinstance(entry, (weight_map.NotAWeight, weight_map.LeftOut))]
-    found = weight_map.renamed(entries, tensors)
-    return {name: tensor for name, tensor in found.items() if not any(fnmatchcase(name, pattern) for pattern in patterns)}
+    named = weight_map.renamed(entries, tensors)
+    return {name: named[name] for name in named if not any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
-def _as_saved(theirs: Any) -> dict[str, Tensor]:
-    """Their gradients under the names of a checkpoint: saved as if they were the weights."""
-    for tensor in [*theirs.parameters(), *theirs.buffers()]:
+def _as_saved(reference: Any) -> dict[str, Tensor]:
+    """hf's gradients under the names of a checkpoint: saved as if they were the weights."""
+    for tensor in [*reference.parameters(), *reference.buffers()]:
         tensor.data = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
     with tempfile.TemporaryDirectory() as folder:
-        theirs.save_pretrained(folder, safe_serialization=True)
-        return dict(read_shards(Path(folder)).items())
+        reference.save_pretrained(folder, safe_serialization=True)
+        return dict(read_shards(Path(folder)))
 
 
-def _exported(family: str, theirs: Any, ours: zoo.Model, original: Path) -> float:
-    """Out and in again: the weights to the bit on both sides; the difference of logits in the other library."""
+def _exported(family: str, reference: Any, model: zoo.Model, original: Path) -> float:
+    """Out and in again: the weights to the bit on both sides; the difference of logits in transformers."""
     from transformers import AutoModelForCausalLM
 
     with tempfile.TemporaryDirectory() as folder:
-        export_folder(ours, folder, family)
-        written, read = read_shards(Path(folder)), _weights(family, ours, read_shards(original))
-        assert {n: t for n, t in read.items() if n not in written} == {}
+        export_folder(model, folder, family)
+        written, read = dict(read_shards(Path(folder))), _weights(family, model, dict(read_shards(original)))
+        assert read.keys() - written.keys() == set()
         assert all(torch.equal(written[name], read[name]) for name in written)
-        again = import_folder(folder)
-        assert all(torch.equal(t, weights_of(again)[name]) for name, t in weights_of(ours).items())
+        again = weights_of(import_folder(folder))
+        assert all(torch.equal(t, again[name]) for name, t in weights_of(model).items())
         reloaded = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
     reloaded.set_experts_implementation("eager")
-    tokens = torch.randint(ours.config.vocab_size, (BATCH, LENGTH), generator=torch.Generator().manual_seed(4))
+    tokens = torch.randint(model.config.vocab_size, (BATCH, LENGTH), generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
-        return error(their_logits(reloaded, tokens), their_logits(theirs, tokens))
+        return error(hf_logits(reloaded, tokens), hf_logits(reference, tokens))

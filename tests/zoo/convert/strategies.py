@@ -16,6 +16,12 @@ MSCALE = YARN | {"mscale": 0.7, "mscale_all_dim": 0.9}
 SCALINGS: tuple[dict[str, Any], ...] = (DEFAULT, LINEAR, LLAMA3, YARN, BARE)
 ACTIVATION = st.sampled_from(["silu", "gelu", "gelu_pytorch_tanh"])
 LAYERS = st.sampled_from([1, 2, 3])
+FACTORS = {  # Granite's
+    "embedding_multiplier": st.sampled_from([1.0, 12.0]),
+    "residual_multiplier": st.sampled_from([1.0, 0.22]),
+    "attention_multiplier": st.sampled_from([0.25, 0.0625]),
+    "logits_scaling": st.sampled_from([1.0, 7.0]),
+}
 
 
 def ropes(*kinds: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -69,6 +75,20 @@ def latent(model_type: str, **more: Any) -> st.SearchStrategy[dict[str, Any]]:
     }
     shaped = dense(model_type, free_head_dim=False, **sizes | more)
     return shaped.map(lambda hf: hf | {"num_key_value_heads": hf["num_attention_heads"]})
+
+
+def indexed(model_type: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Keys of `latent` with an indexer: of 16 heads, so that no two keys score the same."""
+    return latent(
+        model_type,
+        norm_topk_prob=st.booleans(),
+        n_group=st.sampled_from([1, 3]),
+        num_experts_per_tok=2,
+        attention_bias=st.booleans(),
+        index_n_heads=16,
+        index_head_dim=st.sampled_from([6, 9]),
+        index_topk=st.sampled_from([4, 40]),
+    )
 
 
 @st.composite

@@ -16,13 +16,13 @@ from zoo.convert.checkpoint import OWN
 
 
 def compared() -> list[str]:
-    """The families that another library knows."""
+    """The families that transformers knows."""
     return [name for name in families.names() if name != OWN]
 
 
 def module(family: str) -> Any:
     """The test file of a family: `CONFIGS`, the strategy of its config.json dictionaries, and `test_parity`."""
-    return importlib.import_module(f"tests.zoo.convert.test_{family}")
+    return importlib.import_module(f"tests.zoo.convert.families.test_{family}")
 
 
 def run(family: str, count: int | None, seed: int) -> bool:
@@ -51,8 +51,8 @@ def main() -> None:
     disable_progress_bar()
     failed = [family for family in given.families or compared() if not run(family, given.examples, given.seed)]
     print("family            " + "  ".join(f"{name:>11}" for name in parity.Differences._fields))
-    for family, found in sorted(parity.WORST.items()):
-        print(f"{family:<18}" + "  ".join(f"{value:11.1e}" for value in found))
+    for family, differences in sorted(parity.WORST.items()):
+        print(f"{family:<18}" + "  ".join(f"{value:11.1e}" for value in differences))
     if failed:
         raise SystemExit(f"further apart than allowed: {', '.join(failed)}")
 

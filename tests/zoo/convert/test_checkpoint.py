@@ -31,8 +31,8 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def same(a: zoo.Model, b: zoo.Model) -> bool:
-    ours, theirs = weights_of(a), weights_of(b)
-    return ours.keys() == theirs.keys() and all(torch.equal(t, theirs[name]) for name, t in ours.items())
+    first, second = weights_of(a), weights_of(b)
+    return first.keys() == second.keys() and all(torch.equal(t, second[name]) for name, t in first.items())
 
 
 def shard(path: Path) -> None:
@@ -128,7 +128,7 @@ def test_what_llama_can_not_say(changes: dict[str, Any], said: str) -> None:
         family_of(zoo.load_model(VALUES | changes), "llama")
 
 
-def test_the_family_is_found(tmp_path: Path) -> None:
+def test_the_plainest_family_that_takes_a_model(tmp_path: Path) -> None:
     assert family_of(zoo.load_model(VALUES))[0] == "llama"
     assert family_of(zoo.load_model(VALUES, {"blocks": {"A": {"window": 4}}}))[0] == "mistral"
     assert family_of(zoo.load_model(VALUES, {"residual_scale": 0.5}))[0] == "granite"

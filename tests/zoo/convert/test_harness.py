@@ -29,9 +29,9 @@ def test_positions_that_are_a_little_off(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_names_exchanged_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
-    def exchanged(place: Place, theirs: str) -> list[Rule]:
+    def exchanged(place: Place, hf: str) -> list[Rule]:
         names = {"gate": "up", "up": "gate", "down": "down"}
-        return [rule for ours, name in names.items() for rule in linear(f"{place.weights}.{ours}", f"{theirs}.{name}_proj")]
+        return [rule for zoo, name in names.items() for rule in linear(f"{place.weights}.{zoo}", f"{hf}.{name}_proj")]
 
     monkeypatch.setattr(dense, "gated_rules", exchanged)
     with pytest.raises(AssertionError, match="logits64"):

@@ -49,12 +49,12 @@ def test_numbers_stay_as_they_are_stored(tmp_path: Path, values: dict[str, Any],
         values = values | {"blocks": {**values["blocks"], "A": {**values["blocks"]["A"], "qk_norm": "head", "norm_eps": 1e-5}}}
     export_folder(zoo.build(values, seed=3), tmp_path / "hf", family)
     path = tmp_path / "hf" / "model.safetensors"
-    theirs = {name: t if "norm" in name or "A_log" in name else t.bfloat16() for name, t in load_file(path).items()}
-    save_file(theirs, path)
+    hf = {name: t if "norm" in name or "A_log" in name else t.bfloat16() for name, t in load_file(path).items()}
+    save_file(hf, path)
     assert run(["import", str(tmp_path / "hf"), "--out", str(tmp_path / "zoo")]) == 0
     assert {t.dtype for t in load_file(tmp_path / "zoo" / "model.safetensors").values()} == {torch.bfloat16, torch.float32}
     assert run(["export", str(tmp_path / "zoo"), "--family", family, "--out", str(tmp_path / "back")]) == 0
-    assert equal(stored(tmp_path / "back"), theirs)
+    assert equal(stored(tmp_path / "back"), hf)
     assert json.loads((tmp_path / "back" / "config.json").read_text())["dtype"] == "bfloat16"
     model = zoo.load(tmp_path / "zoo")
     assert {t.dtype for t in weights_of(model).values()} == {torch.float32}
@@ -66,8 +66,8 @@ def test_another_dtype_if_asked(tmp_path: Path) -> None:
     model = zoo.build(VALUES, seed=3)
     export_folder(model, tmp_path / "hf", "llama")
     assert run(["import", str(tmp_path / "hf"), "--out", str(tmp_path / "zoo"), "--dtype", "bfloat16"]) == 0
-    found = load_file(tmp_path / "zoo" / "model.safetensors")
-    assert equal(found, {name: t.bfloat16() for name, t in weights_of(model).items()})
+    tensors = load_file(tmp_path / "zoo" / "model.safetensors")
+    assert equal(tensors, {name: t.bfloat16() for name, t in weights_of(model).items()})
     assert run(["export", str(tmp_path / "zoo"), "--out", str(tmp_path / "back"), "--dtype", "float16"]) == 0
     assert {t.dtype for t in stored(tmp_path / "back").values()} == {torch.float16}
 
@@ -88,9 +88,9 @@ def test_shards_and_their_index(tmp_path: Path) -> None:
     assert "lm_head.weight" not in index["weight_map"]  # tied: stored once
     assert torch.equal(import_folder(tmp_path / "hf").embedding.weight, model.embedding.weight)
     tokens = torch.arange(8)[None]
-    theirs = [AutoModelForCausalLM.from_pretrained(tmp_path / name).eval() for name in ("hf", "whole")]
+    models = [AutoModelForCausalLM.from_pretrained(tmp_path / name).eval() for name in ("hf", "whole")]
     with torch.no_grad():
-        assert torch.equal(theirs[0](tokens).logits, theirs[1](tokens).logits)
+        assert torch.equal(models[0](tokens).logits, models[1](tokens).logits)
 
 
 @pytest.mark.parametrize("size", ["5 apples", "0GB", "GB", ""])

@@ -9,9 +9,8 @@ import yaml
 from blocks.errors import ConfigError
 from zoo.config.model import load_model
 from zoo.convert import families
-from zoo.convert.families import of_model_type
+from zoo.convert.families import of_model_type, of_models
 from zoo.convert.shared.layers import require_same
-from zoo.ledger.published import FAMILIES
 
 FOLDER = Path(__file__).parents[3] / "configs" / "models" / "published"
 CONFIGS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("hub.yaml").read_text(encoding="utf-8"))
@@ -22,8 +21,8 @@ BARE = {"num_attention_heads": 4, "num_key_value_heads": 4}
 def test_config_json_is_read_as_the_yaml_says(name: str) -> None:
     hf = CONFIGS[name]
     family = of_model_type(hf["model_type"])
-    assert family is families.family(FAMILIES[name])
-    require_same(FAMILIES[name], load_model(FOLDER / f"{name}.yaml"), load_model(family.to_zoo(hf)))
+    assert family is families.family(of_models()[name])
+    require_same(of_models()[name], load_model(FOLDER / f"{name}.yaml"), load_model(family.to_zoo(hf)))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

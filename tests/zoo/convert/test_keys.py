@@ -1,7 +1,7 @@
-"""No key of another library's config is silently passed over.
+"""No key of config.json is silently passed over.
 
-Each key of a class is moved, in configs drawn from the family's strategy: either what we build moves with it (or is refused), or nothing
-that the class computes does.
+Each key of a class is moved, in configs drawn from the family's strategy: either the model that the zoo builds moves with it (or is
+refused), or nothing that the class computes does. A family's UNREAD names keys that its class alone passes over.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -12,12 +12,12 @@ import torch
 
 from blocks.errors import ConfigError
 from tests.oracle import error
-from tests.zoo.convert.parity import config_of, examples, is_computed, their_config, their_logits, their_model
+from tests.zoo.convert.parity import examples, hf_config, hf_config_class, hf_logits, hf_model, is_computed
 from tests.zoo.convert.table import compared, module
 from zoo.config.model import load_model
 from zoo.convert import families
 
-# keys that say nothing of what a model computes in eval mode from explicit positions; `test_what_moves_nothing_...` proves it
+# keys of many classes that change nothing computed in eval mode from explicit positions; `test_what_moves_nothing_...` proves it
 HARMLESS = {
     *("initializer_range", "rescale_prenorm_residual", "w_init_variance_scale", "lambda_std_dev"),
     *("time_step_max", "time_step_floor", "time_step_scale", "time_step_init_scheme"),
@@ -29,43 +29,27 @@ HARMLESS = {
     *("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout"),
     *("reorder_and_upcast_attn", "residual_in_fp32", "mamba_ssm_cache_dtype", "inference_state_dtype", "autocast_kernel_dtype"),
 }
-ROTARY = {"rope_parameters", "max_position_embeddings"}  # tests of parity draw them
-SPARE = {  # keys that a class has and does not read, or which say nothing beside others that are always drawn
-    "deepseek_v2": ("head_dim", "norm_topk_prob"),
-    "deepseek_v3": ("num_mtp_layers",),
-    "deepseek_v32": ("head_dim", "mlp_bias"),
-    "falcon_h1": ("mamba_expand", "mamba_d_head"),
-    "falcon_mamba": ("time_step_min",),
-    "glm_moe_dsa": ("head_dim", "mlp_bias"),
-    "gpt_oss": ("hidden_act",),
-    "mamba": ("time_step_min",),
-    "mamba2": ("time_step_min", "time_step_rank"),
-    "nemotron_h": ("expand", "num_nextn_predict_layers", "time_step_limit"),
-    "rwkv": ("context_length", "rescale_every"),
-    "xlstm": ("add_out_norm", "max_inference_chunksize", "norm_reduction_force_float32", "return_last_states", "num_hidden_layers"),
-    "zamba": ("time_step_min",),
-    "zamba2": ("use_mem_eff_path",),
-}
+ROTARY = {"rope_parameters", "max_position_embeddings"}  # the tests of parity draw them
 ROUNDING = 1e-4  # in float32, of another order of the same sums
 
 
 def drawn(family: str, count: int) -> list[dict[str, Any]]:
     """Configs of a family's strategy, the same ones every time."""
-    found: list[dict[str, Any]] = []
+    configs: list[dict[str, Any]] = []
 
     @examples(module(family).CONFIGS, count)
     def collect(hf: dict[str, Any]) -> None:
-        found.append(hf)
+        configs.append(hf)
 
     collect()
-    return found
+    return configs
 
 
 def keys(family: str) -> dict[str, Any]:
     """The keys of the class with their defaults, those of every class left out."""
     from transformers import PreTrainedConfig
 
-    fields = their_config(families.family(family).MODEL_TYPES[0]).__dataclass_fields__
+    fields = hf_config_class(families.family(family).MODEL_TYPES[0]).__dataclass_fields__
     return {key: field.default for key, field in fields.items() if key not in PreTrainedConfig.__dataclass_fields__}
 
 
@@ -91,14 +75,14 @@ def moved(family: str, hf: Mapping[str, Any], wanted: Collection[str]) -> Iterat
 def known(hf: Mapping[str, Any]) -> bool:
     """Whether the class takes a config; its types are checked."""
     try:
-        config_of(hf)
-    except Exception:  # whatever their checks say
+        hf_config(hf)
+    except Exception:  # whatever the class's checks say
         return False
     return True
 
 
 def made(family: str, hf: Mapping[str, Any]) -> Any:
-    """What we make of a config: a ModelConfig, or None if it is refused."""
+    """What the zoo makes of a config: a ModelConfig, or None if it is refused."""
     try:
         return load_model(families.family(family).to_zoo(hf))
     except ConfigError:
@@ -109,51 +93,51 @@ def shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in weights.items() if not is_computed(name)}
 
 
-class Theirs:
-    """The other library's model of a config, and what it computes of the same weights under another config."""
+class Reference:
+    """The model in transformers of a config, and what it computes of the same weights under another config."""
 
     def __init__(self, hf: Mapping[str, Any]) -> None:
-        model = their_model(hf)
+        model = hf_model(hf)
         self.weights = model.state_dict()
         self.tokens = torch.randint(int(hf["vocab_size"]), (2, 16), generator=torch.Generator().manual_seed(1))
         self.logits = self.of(model)
 
     def of(self, model: Any) -> torch.Tensor:
         with torch.no_grad():
-            return their_logits(model, self.tokens)
+            return hf_logits(model, self.tokens)
 
     def moves(self, hf: Mapping[str, Any]) -> bool:
         """Whether this config means another model; one that can't be built or run means none."""
         try:
-            model = their_model(hf)
+            model = hf_model(hf)
             if shapes(model.state_dict()) != shapes(self.weights):
                 return True
             model.load_state_dict({n: t for n, t in self.weights.items() if not is_computed(n)}, strict=False)
             return error(self.of(model), self.logits) > ROUNDING
-        except Exception:  # whatever their modules say
+        except Exception:  # whatever the class's modules say
             return False
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", compared())
-def test_what_moves_nothing_of_ours_moves_nothing_of_theirs(family: str) -> None:
+def test_what_moves_nothing_in_the_zoo_moves_nothing_in_transformers(family: str) -> None:
     overlooked = {}
     for hf in drawn(family, 6):
-        ours, theirs = made(family, hf), Theirs(hf)
+        model, reference = made(family, hf), Reference(hf)
         for key, other in moved(family, hf, keys(family).keys() - {"rope_parameters"}):
-            if made(family, other) == ours and theirs.moves(other):
+            if made(family, other) == model and reference.moves(other):
                 overlooked[key] = other[key]
     assert overlooked == {}
 
 
 @pytest.mark.parametrize("family", compared())
-def test_every_key_moves_what_we_build(family: str) -> None:
+def test_every_key_moves_what_the_zoo_builds(family: str) -> None:
     """...but for those that change nothing, as the test above proves of each."""
-    wanted, tried = keys(family).keys() - HARMLESS - ROTARY - set(SPARE.get(family, ())), set()
+    wanted, tried = keys(family).keys() - HARMLESS - ROTARY - set(families.declared(family, "UNREAD")), set()
     for hf in drawn(family, 8):
-        ours = made(family, hf)
+        model = made(family, hf)
         for key, other in moved(family, hf, wanted):
-            if made(family, other) != ours:
+            if made(family, other) != model:
                 wanted.discard(key)
             tried.add(key)
     assert sorted(tried & wanted) == []
@@ -161,26 +145,26 @@ def test_every_key_moves_what_we_build(family: str) -> None:
 
 @pytest.mark.parametrize("family", compared())
 def test_other_names_of_keys_are_read(family: str) -> None:
-    names = their_config(families.family(family).MODEL_TYPES[0]).attribute_map
+    names = hf_config_class(families.family(family).MODEL_TYPES[0]).attribute_map
     for hf in drawn(family, 2):
         for alias, name in names.items():
             for one, other in ((alias, name), (name, alias)):
-                if one in hf and other not in SPARE.get(family, ()):
+                if one in hf and other not in families.declared(family, "UNREAD"):
                     renamed = {other if key == one else key: value for key, value in hf.items()}
                     assert made(family, renamed) == made(family, hf), other
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", compared())
-def test_keys_of_other_classes_move_nothing_or_theirs_too(family: str) -> None:
-    """A key that we read and the class does not would make another model of a config."""
+def test_keys_of_other_classes_move_nothing_or_transformers_too(family: str) -> None:
+    """A key that the zoo reads and the class does not would make another model of a config."""
     foreign = {key: default for other in compared() for key, default in keys(other).items() if key not in keys(family)}
     misread = {}
     for hf in drawn(family, 2):
-        ours, theirs = made(family, hf), Theirs(hf)
+        model, reference = made(family, hf), Reference(hf)
         for key, default in foreign.items():
             for value in others(default)[:4]:
                 other = {**hf, key: value}
-                if known(other) and made(family, other) not in (ours, None) and not theirs.moves(other):
+                if known(other) and made(family, other) not in (model, None) and not reference.moves(other):
                     misread[key] = value
     assert misread == {}

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from blocks.errors import ConfigError
 from tests.oracle import error
-from tests.zoo.convert.parity import FLOAT32, scramble, their_config
+from tests.zoo.convert.parity import FLOAT32, hf_config_class, scramble
 from zoo.convert.checkpoint import import_folder, read
 from zoo.convert.families import of_model_type
 from zoo.weights.safetensors_io import WEIGHTS
@@ -47,7 +47,7 @@ def whole(model_type: str) -> Any:
 
     text, vision = WHOLES[model_type]
     torch.manual_seed(0)
-    config = their_config(model_type)(text_config=text, vision_config=vision)
+    config = hf_config_class(model_type)(text_config=text, vision_config=vision)
     model = AutoModelForImageTextToText.from_config(config, attn_implementation="eager").eval()
     model.set_experts_implementation("eager")
     scramble(model)
@@ -56,11 +56,11 @@ def whole(model_type: str) -> Any:
 
 @pytest.mark.parametrize("model_type", WHOLES)
 def test_the_text_model_of_a_whole(model_type: str, tmp_path: Path) -> None:
-    theirs = whole(model_type)
-    theirs.save_pretrained(tmp_path, safe_serialization=True)
+    reference = whole(model_type)
+    reference.save_pretrained(tmp_path, safe_serialization=True)
     tokens = torch.randint(31, (2, 16), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        assert error(import_folder(tmp_path)(tokens)[0], theirs(input_ids=tokens, use_cache=False).logits) < FLOAT32
+        assert error(import_folder(tmp_path)(tokens)[0], reference(input_ids=tokens, use_cache=False).logits) < FLOAT32
 
 
 def test_experts_in_one_tensor_are_read_as_experts_one_by_one(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from zoo.convert.shared import dense, experts, hybrid, rope
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("bamba",)
+MODELS = ("bamba_9b",)
 DEFAULTS: dict[str, Any] = {
     **hybrid.MAMBA,
     "vocab_size": 128000,
@@ -39,22 +40,22 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = hybrid.Layers(config, "bamba", "mamba2", ("swiglu",))
-    channel = found.pairs[0][1]
+    layers = hybrid.Layers(config, "bamba", "mamba2", ("swiglu",))
+    channel = layers.pairs[0][1]
     return (
-        found.to_hf(config, "Bamba", "bamba", channel)
-        | hybrid.dual_to_hf(found.space, config.d_model)
+        layers.to_hf(config, "Bamba", "bamba", channel)
+        | hybrid.dual_to_hf(layers.space, config.d_model)
         | {
             "mlp_bias": channel.bias,
-            "attn_layer_indices": [layer for layer, attends in enumerate(found.attends) if attends],
-            "rope_parameters": {"partial_rotary_factor": 1.0} | rope.to_hf(found.attention.rope),
+            "attn_layer_indices": [layer for layer, attends in enumerate(layers.attends) if attends],
+            "rope_parameters": {"partial_rotary_factor": 1.0} | rope.to_hf(layers.attention.rope),
         }
     )
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found = hybrid.surroundings(config)
+    entries = hybrid.surroundings(config)
     for layer, mixer, channel in experts.pairs(config):
-        theirs = f"model.layers.{layer}"
-        found += [*hybrid.mixer_rules(mixer, theirs), *dense.gated_rules(channel, f"{theirs}.feed_forward")]
-    return found
+        hf = f"model.layers.{layer}"
+        entries += [*hybrid.mixer_rules(mixer, hf), *dense.gated_rules(channel, f"{hf}.feed_forward")]
+    return entries

@@ -12,6 +12,7 @@ from zoo.convert.shared.layers import only
 from zoo.convert.weight_map import Entry, Rule
 
 MODEL_TYPES = ("cohere2",)
+MODELS = ("command_r7b",)
 DEFAULTS = {
     "vocab_size": 256000,
     "hidden_size": 8192,
@@ -42,9 +43,9 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = [(attention, channel) for attention, channel in only(config, "cohere2", "gqa|swiglu")]
-    turns = next((attention.rope for attention, _ in found if attention.rope is not None), None)
-    common = dense.to_hf(config, "Cohere2", "cohere2", found) | dense.windowed(found)
+    layers = [(attention, channel) for attention, channel in only(config, "cohere2", "gqa|swiglu")]
+    turns = next((attention.rope for attention, _ in layers if attention.rope is not None), None)
+    common = dense.to_hf(config, "Cohere2", "cohere2", layers) | dense.windowed(layers)
     return common | {
         "layer_norm_eps": common.pop("rms_norm_eps"),
         "logit_scale": config.logit_scale,
@@ -53,9 +54,9 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found = dense.ends(config)
+    entries = dense.ends(config)
     for layer, (attention, channel) in enumerate(dense.resolved(config)):
-        theirs = f"model.layers.{layer}"
-        found += [*dense.attention_rules(attention, f"{theirs}.self_attn"), *dense.gated_rules(channel, f"{theirs}.mlp")]
-        found.append(Rule(f"stack.norms.{layer}.weight", f"{theirs}.input_layernorm.weight"))
-    return found
+        hf = f"model.layers.{layer}"
+        entries += [*dense.attention_rules(attention, f"{hf}.self_attn"), *dense.gated_rules(channel, f"{hf}.mlp")]
+        entries.append(Rule(f"stack.norms.{layer}.weight", f"{hf}.input_layernorm.weight"))
+    return entries

@@ -11,6 +11,8 @@ from zoo.convert.shared import dense, experts, latent
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("deepseek_v2",)
+MODELS = ("deepseek_v2_lite",)
+UNREAD = ("head_dim", "norm_topk_prob")
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 102400,
     "hidden_size": 4096,

@@ -11,6 +11,8 @@ from zoo.convert.shared.experts import only
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("deepseek_v3",)
+MODELS = ("deepseek_v3",)
+UNREAD = ("num_mtp_layers",)
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 129280,
     "hidden_size": 7168,

@@ -12,6 +12,8 @@ from zoo.convert.shared.experts import only
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("deepseek_v32",)
+MODELS = ("deepseek_v32",)
+UNREAD = ("head_dim", "mlp_bias")
 DEFAULTS: dict[str, Any] = {key: value for key, value in deepseek_v3.DEFAULTS.items() if key != "rope_interleave"} | {
     "max_position_embeddings": 163840,
     "mlp_layer_types": None,

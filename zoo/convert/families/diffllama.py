@@ -8,11 +8,13 @@ from typing import Any
 from blocks import differential, gqa
 from blocks.errors import require
 from zoo.config.model import ModelConfig
-from zoo.convert.shared import dense, layers, rope
+from zoo.convert.shared import dense, rope
+from zoo.convert.shared.layers import only
 from zoo.convert.weight_map import Entry, Rule, linear
 from zoo.convert.weight_ops import Concat
 
 MODEL_TYPES = ("diffllama",)
+MODELS = ("diffllama",)
 DEFAULTS = {
     "vocab_size": 32000,
     "hidden_size": 2048,
@@ -48,23 +50,23 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = layers.only(config, "diffllama", "differential", "swiglu")
+    layers = only(config, "diffllama", "differential", "swiglu")
     plain = [
-        (gqa.Config(n_heads=2 * a.n_heads, n_kv_heads=2 * a.n_kv_heads, head_dim=a.head_dim, rope=a.rope), channel) for a, channel in found
+        (gqa.Config(n_heads=2 * a.n_heads, n_kv_heads=2 * a.n_kv_heads, head_dim=a.head_dim, rope=a.rope), channel) for a, channel in layers
     ]
     return dense.to_hf(config, "DiffLlama", "diffllama", plain)
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found, blocks = dense.ends(config), dense.resolved(config)
+    entries, blocks = dense.ends(config), dense.resolved(config)
     for layer in range(len(blocks) // 2):
         (attention,), (channel,) = blocks[2 * layer], blocks[2 * layer + 1]
-        theirs, c = f"model.layers.{layer}", attention.config
+        hf, c = f"model.layers.{layer}", attention.config
         assert isinstance(c, differential.Config)
         sizes = (2 * c.n_heads * c.width(config.d_model), *2 * (2 * c.kv_heads * c.width(config.d_model),))
-        found += linear(f"{attention.weights}.qkv", [f"{theirs}.self_attn.{name}_proj" for name in "qkv"], Concat(sizes))
-        found += linear(f"{attention.weights}.out", f"{theirs}.self_attn.o_proj")
+        entries += linear(f"{attention.weights}.qkv", [f"{hf}.self_attn.{name}_proj" for name in "qkv"], Concat(sizes))
+        entries += linear(f"{attention.weights}.out", f"{hf}.self_attn.o_proj")
         lambdas = [f"lambda_{name}" for name in ("q1", "k1", "q2", "k2")]
-        found += [Rule(f"{attention.weights}.{name}", f"{theirs}.self_attn.{name}") for name in lambdas]
-        found += dense.gated_rules(channel, f"{theirs}.mlp") + dense.norm_rules(config, layer, theirs)
-    return found
+        entries += [Rule(f"{attention.weights}.{name}", f"{hf}.self_attn.{name}") for name in lambdas]
+        entries += dense.gated_rules(channel, f"{hf}.mlp") + dense.norm_rules(config, layer, hf)
+    return entries

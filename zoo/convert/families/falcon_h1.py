@@ -16,6 +16,8 @@ from zoo.convert.shared.layers import only, places
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("falcon_h1",)
+MODELS = ("falcon_h1_500m",)
+UNREAD = ("mamba_expand", "mamba_d_head")
 DEFAULTS: dict[str, Any] = {
     **hybrid.MAMBA,
     "vocab_size": 128000,
@@ -80,11 +82,11 @@ def attention(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = only(config, "falcon_h1", "mamba2|gqa", "swiglu")
-    mixer, heads, channel = found[0]
+    layers = only(config, "falcon_h1", "mamba2|gqa", "swiglu")
+    mixer, heads, channel = layers[0]
     (space_, attention_), (channel_,) = [[config.named[place.name] for place in branches] for branches in places(config)[:2]]
     return (
-        dense.to_hf(config, "FalconH1", "falcon_h1", [(heads, channel)] * len(found))
+        dense.to_hf(config, "FalconH1", "falcon_h1", [(heads, channel)] * len(layers))
         | hybrid.dual_to_hf(mixer, config.d_model)
         | {
             "mlp_bias": channel.bias,
@@ -106,10 +108,10 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found, blocks = hybrid.surroundings(config), dense.resolved(config)
+    entries, blocks = hybrid.surroundings(config), dense.resolved(config)
     for layer in range(len(blocks) // 2):
-        theirs = f"model.layers.{layer}"
+        hf = f"model.layers.{layer}"
         (space_, attention_), (channel,) = blocks[2 * layer], blocks[2 * layer + 1]
-        found += [*state_spaces.dual_rules(space_.weights, f"{theirs}.mamba"), *dense.attention_rules(attention_, f"{theirs}.self_attn")]
-        found += dense.gated_rules(channel, f"{theirs}.feed_forward")
-    return found
+        entries += [*state_spaces.dual_rules(space_.weights, f"{hf}.mamba"), *dense.attention_rules(attention_, f"{hf}.self_attn")]
+        entries += dense.gated_rules(channel, f"{hf}.feed_forward")
+    return entries

@@ -12,6 +12,8 @@ from zoo.convert.shared.layers import only
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("falcon_mamba",)
+MODELS = ("falcon_mamba_7b",)
+UNREAD = ("time_step_min",)
 DEFAULTS: dict[str, Any] = {**mamba.DEFAULTS, "mixer_rms_eps": 1e-6}
 
 
@@ -22,9 +24,9 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = only(config, "falcon_mamba", "mamba1")
-    (mixer,) = found[0]
-    common = state_spaces.to_hf(config, "FalconMamba", "falcon_mamba", len(found), mixer)
+    layers = only(config, "falcon_mamba", "mamba1")
+    (mixer,) = layers[0]
+    common = state_spaces.to_hf(config, "FalconMamba", "falcon_mamba", len(layers), mixer)
     return common | mamba.sizes(config, mixer) | {"mixer_rms_eps": mixer.norm_eps}
 
 

@@ -10,6 +10,7 @@ from zoo.convert.shared import dense, rope
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("gemma2",)
+MODELS = ("gemma2_2b",)
 DEFAULTS = {
     "vocab_size": 256000,
     "hidden_size": 2304,
@@ -51,9 +52,9 @@ def surroundings(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = dense.layers(config, "gemma2")
-    first = found[0][0]
-    common = dense.to_hf(config, "Gemma2", "gemma2", found) | dense.windowed(found)
+    layers = dense.layers(config, "gemma2")
+    first = layers[0][0]
+    common = dense.to_hf(config, "Gemma2", "gemma2", layers) | dense.windowed(layers)
     return common | {
         "hidden_activation": common.pop("hidden_act"),
         "query_pre_attn_scalar": round(first.scale**-2),

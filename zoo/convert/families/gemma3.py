@@ -12,6 +12,7 @@ from zoo.convert.shared import dense, rope
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("gemma3_text",)
+MODELS = ("gemma3_1b",)
 DEFAULTS = {
     "vocab_size": 262208,
     "hidden_size": 2304,
@@ -54,11 +55,11 @@ def _local(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = dense.layers(config, "gemma3")
-    first = found[0][0]
-    common = dense.to_hf(config, "Gemma3", "gemma3_text", found) | dense.windowed(found)
+    layers = dense.layers(config, "gemma3")
+    first = layers[0][0]
+    common = dense.to_hf(config, "Gemma3", "gemma3_text", layers) | dense.windowed(layers)
     return common | {
-        "rope_parameters": dense.ropes_by_type(found),
+        "rope_parameters": dense.ropes_by_type(layers),
         "hidden_activation": common.pop("hidden_act"),
         "query_pre_attn_scalar": round(first.scale**-2),
         "final_logit_softcapping": config.logit_softcap,

@@ -13,6 +13,8 @@ from zoo.convert.shared.experts import only
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("glm_moe_dsa",)
+MODELS = ("glm5",)
+UNREAD = ("head_dim", "mlp_bias")
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 154880,
     "hidden_size": 6144,

@@ -12,6 +12,7 @@ from zoo.convert.weight_map import Entry, NotAWeight, Rule, Tied, Trunk, linear
 from zoo.convert.weight_ops import Transpose
 
 MODEL_TYPES = ("gpt2",)
+MODELS = ("gpt2_small",)
 DEFAULTS = {
     "vocab_size": 50257,
     "n_positions": 1024,
@@ -53,15 +54,15 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = only(config, "gpt2", "gqa", "mlp")
-    attention, channel = found[0]
+    layers = only(config, "gpt2", "gqa", "mlp")
+    attention, channel = layers[0]
     return {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
         "vocab_size": config.vocab_size,
         "n_positions": config.positions or 1,
         "n_embd": config.d_model,
-        "n_layer": len(found),
+        "n_layer": len(layers),
         "n_head": attention.n_heads,
         "n_inner": channel.hidden,
         "activation_function": dense.ACTIVATIONS_OUT[channel.activation],
@@ -75,7 +76,7 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 def rules(config: ModelConfig) -> list[Entry]:
     trunk = "transformer"
     head: Entry = Tied("lm_head.weight", f"{trunk}.wte.weight") if config.tie_embeddings else Rule("head.weight", "lm_head.weight")
-    found: list[Entry] = [
+    entries: list[Entry] = [
         Trunk(f"{trunk}."),
         Rule("embedding.weight", f"{trunk}.wte.weight"),
         Rule("positions.weight", f"{trunk}.wpe.weight"),
@@ -87,10 +88,10 @@ def rules(config: ModelConfig) -> list[Entry]:
     blocks = dense.resolved(config)
     for layer in range(len(blocks) // 2):
         (attention,), (channel,) = blocks[2 * layer], blocks[2 * layer + 1]
-        theirs = f"{trunk}.h.{layer}"
-        found += linear(f"stack.norms.{2 * layer}", f"{theirs}.ln_1") + linear(f"stack.norms.{2 * layer + 1}", f"{theirs}.ln_2")
-        found += linear(f"{attention.weights}.qkv", f"{theirs}.attn.c_attn", Transpose())
-        found += linear(f"{attention.weights}.out", f"{theirs}.attn.c_proj", Transpose())
-        found += linear(f"{channel.weights}.up", f"{theirs}.mlp.c_fc", Transpose())
-        found += linear(f"{channel.weights}.down", f"{theirs}.mlp.c_proj", Transpose())
-    return found
+        hf = f"{trunk}.h.{layer}"
+        entries += linear(f"stack.norms.{2 * layer}", f"{hf}.ln_1") + linear(f"stack.norms.{2 * layer + 1}", f"{hf}.ln_2")
+        entries += linear(f"{attention.weights}.qkv", f"{hf}.attn.c_attn", Transpose())
+        entries += linear(f"{attention.weights}.out", f"{hf}.attn.c_proj", Transpose())
+        entries += linear(f"{channel.weights}.up", f"{hf}.mlp.c_fc", Transpose())
+        entries += linear(f"{channel.weights}.down", f"{hf}.mlp.c_proj", Transpose())
+    return entries

@@ -8,11 +8,14 @@ from typing import Any
 from blocks import swiglu
 from blocks.errors import require
 from zoo.config.model import ModelConfig
-from zoo.convert.shared import dense, experts, layers, rope
+from zoo.convert.shared import dense, experts, rope
+from zoo.convert.shared.layers import only
 from zoo.convert.weight_map import Entry, Rule
 from zoo.convert.weight_ops import Permute
 
 MODEL_TYPES = ("gpt_oss",)
+MODELS = ("gpt_oss_20b",)
+UNREAD = ("hidden_act",)
 DEFAULTS: dict[str, Any] = {
     "num_hidden_layers": 36,
     "num_local_experts": 128,
@@ -58,15 +61,15 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = [(a, m) for a, m in layers.only(config, "gpt_oss", "gqa", "moe")]
-    attention, moe = found[0]
+    layers = [(a, m) for a, m in only(config, "gpt_oss", "gqa", "moe")]
+    attention, moe = layers[0]
     scaling = None if attention.rope is None else attention.rope.scaling
     require(attention.rope is not None, "rope", None, "gpt_oss has rotary positions")
-    channels = [(a, swiglu.Config(hidden=moe.hidden)) for a, _ in found]
+    channels = [(a, swiglu.Config(hidden=moe.hidden)) for a, _ in layers]
     exact = {"rope_parameters": rope.to_hf(attention.rope) | ({"truncate": scaling.truncate} if scaling is not None else {})}
     return (
         dense.to_hf(config, "GptOss", "gpt_oss", channels)
-        | dense.windowed(found)
+        | dense.windowed(layers)
         | {
             "num_local_experts": moe.n_experts,
             "num_experts_per_tok": moe.top_k,
@@ -78,12 +81,12 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found = experts.surroundings(config)
+    entries = experts.surroundings(config)
     for layer, attention, channel in experts.pairs(config):
-        theirs, moe = f"model.layers.{layer}", f"model.layers.{layer}.mlp"
-        found += dense.attention_rules(attention, f"{theirs}.self_attn")
-        found.append(Rule(f"{attention.weights}.sinks", f"{theirs}.self_attn.sinks"))
+        hf, moe = f"model.layers.{layer}", f"model.layers.{layer}.mlp"
+        entries += dense.attention_rules(attention, f"{hf}.self_attn")
+        entries.append(Rule(f"{attention.weights}.sinks", f"{hf}.self_attn.sinks"))
         width: int = 2 * channel.config.hidden  # type: ignore[attr-defined]
         halves = Permute((*range(0, width, 2), *range(1, width, 2)), dim=1)  # gate and up in turn
-        found += [*experts.stacked_rules(channel, f"{moe}.experts", halves), *experts.router_rules(channel, f"{moe}.router")]
-    return found
+        entries += [*experts.stacked_rules(channel, f"{moe}.experts", halves), *experts.router_rules(channel, f"{moe}.router")]
+    return entries

@@ -11,6 +11,7 @@ from zoo.convert.shared import dense, rope
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("granite",)
+MODELS = ("granite_2b",)
 DEFAULTS = llama.DEFAULTS | {
     "embedding_multiplier": 1.0,
     "logits_scaling": 1.0,
@@ -31,12 +32,12 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = dense.layers(config, "granite")
-    return dense.to_hf(config, "Granite", "granite", found) | {
-        "mlp_bias": found[0][1].bias,
+    layers = dense.layers(config, "granite")
+    return dense.to_hf(config, "Granite", "granite", layers) | {
+        "mlp_bias": layers[0][1].bias,
         "embedding_multiplier": config.embedding_scale,
         "residual_multiplier": config.residual_scale,
-        "attention_multiplier": found[0][0].scale,
+        "attention_multiplier": layers[0][0].scale,
         "logits_scaling": 1 / config.logit_scale,
     }
 

@@ -13,6 +13,7 @@ from zoo.convert.weight_map import Entry, Rule
 from zoo.convert.weight_ops import Split
 
 MODEL_TYPES = ("granitemoehybrid",)
+MODELS = ("granite4_h_tiny",)
 DEFAULTS: dict[str, Any] = {
     **hybrid.MAMBA,
     "vocab_size": 32000,
@@ -67,50 +68,50 @@ def channel(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = hybrid.Layers(config, "granitemoehybrid", "mamba2", ("swiglu", "moe"))
-    mixer = found.pairs[0][1]
+    layers = hybrid.Layers(config, "granitemoehybrid", "mamba2", ("swiglu", "moe"))
+    mixer = layers.pairs[0][1]
     if experts.is_moe(mixer):
         sizes = {"num_local_experts": mixer.n_experts, "num_experts_per_tok": mixer.top_k, "shared_intermediate_size": mixer.shared_hidden}
     else:
         sizes = {"num_local_experts": 0, "shared_intermediate_size": mixer.hidden}
     return (
-        found.to_hf(config, "GraniteMoeHybrid", "granitemoehybrid", swiglu.Config(hidden=mixer.hidden))
-        | hybrid.dual_to_hf(found.space, config.d_model)
+        layers.to_hf(config, "GraniteMoeHybrid", "granitemoehybrid", swiglu.Config(hidden=mixer.hidden))
+        | hybrid.dual_to_hf(layers.space, config.d_model)
         | sizes
         | {
-            "layer_types": ["full_attention" if attends else "linear_attention" for attends in found.attends],
-            "position_embedding_type": None if found.attention.rope is None else "rope",
+            "layer_types": ["full_attention" if attends else "linear_attention" for attends in layers.attends],
+            "position_embedding_type": None if layers.attention.rope is None else "rope",
             "embedding_multiplier": config.embedding_scale,
             "residual_multiplier": config.residual_scale,
-            "attention_multiplier": found.attention.scale,
+            "attention_multiplier": layers.attention.scale,
             "logits_scaling": 1 / config.logit_scale,
         }
     )
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found = hybrid.surroundings(config, ("input_layernorm", "post_attention_layernorm"), "norm")
+    entries = hybrid.surroundings(config, ("input_layernorm", "post_attention_layernorm"), "norm")
     for layer, mixer, channel_ in experts.pairs(config):
-        theirs = f"model.layers.{layer}"
-        found += [*hybrid.mixer_rules(mixer, theirs), *channel_rules(channel_, theirs)]
-    return found
+        hf = f"model.layers.{layer}"
+        entries += [*hybrid.mixer_rules(mixer, hf), *channel_rules(channel_, hf)]
+    return entries
 
 
-def channel_rules(place: Place, theirs: str) -> list[Rule]:
+def channel_rules(place: Place, hf: str) -> list[Rule]:
     """block_sparse_moe and shared_mlp, or shared_mlp alone."""
     config: Any = place.config
-    ours, shared = place.weights, f"{theirs}.shared_mlp"
+    zoo, shared = place.weights, f"{hf}.shared_mlp"
     if place.type == "swiglu":
         halves = Split((config.hidden, config.hidden))
         return [
-            Rule((f"{ours}.gate.weight", f"{ours}.up.weight"), f"{shared}.input_linear.weight", halves),
-            Rule(f"{ours}.down.weight", f"{shared}.output_linear.weight"),
+            Rule((f"{zoo}.gate.weight", f"{zoo}.up.weight"), f"{shared}.input_linear.weight", halves),
+            Rule(f"{zoo}.down.weight", f"{shared}.output_linear.weight"),
         ]
-    moe = f"{theirs}.block_sparse_moe"
+    moe = f"{hf}.block_sparse_moe"
     return [
-        Rule(f"{ours}.router.weight", f"{moe}.router.layer.weight"),
-        Rule(f"{ours}.up", f"{moe}.input_linear.weight"),
-        Rule(f"{ours}.down", f"{moe}.output_linear.weight"),
-        Rule(f"{ours}.shared_up.weight", f"{shared}.input_linear.weight"),
-        Rule(f"{ours}.shared_down.weight", f"{shared}.output_linear.weight"),
+        Rule(f"{zoo}.router.weight", f"{moe}.router.layer.weight"),
+        Rule(f"{zoo}.up", f"{moe}.input_linear.weight"),
+        Rule(f"{zoo}.down", f"{moe}.output_linear.weight"),
+        Rule(f"{zoo}.shared_up.weight", f"{shared}.input_linear.weight"),
+        Rule(f"{zoo}.shared_down.weight", f"{shared}.output_linear.weight"),
     ]

@@ -12,6 +12,7 @@ from zoo.convert.shared.layers import Place
 from zoo.convert.weight_map import Entry, Rule
 
 MODEL_TYPES = ("jamba",)
+MODELS = ("jamba_52b",)
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 65536,
     "tie_word_embeddings": False,
@@ -70,11 +71,11 @@ def mixture(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = hybrid.Layers(config, "jamba", "mamba1", ("swiglu", "moe"))
-    mixer, channel = found.space, found.pairs[0][1]
-    attends, sparse = periodic(found.attends), periodic(found.sparse)
-    moe = next((c for _, c in found.pairs if experts.is_moe(c)), None)
-    return found.to_hf(config, "Jamba", "jamba", swiglu.Config(hidden=channel.hidden)) | {
+    layers = hybrid.Layers(config, "jamba", "mamba1", ("swiglu", "moe"))
+    mixer, channel = layers.space, layers.pairs[0][1]
+    attends, sparse = periodic(layers.attends), periodic(layers.sparse)
+    moe = next((c for _, c in layers.pairs if experts.is_moe(c)), None)
+    return layers.to_hf(config, "Jamba", "jamba", swiglu.Config(hidden=channel.hidden)) | {
         "num_experts": 1 if moe is None else moe.n_experts,
         "num_experts_per_tok": 1 if moe is None else moe.top_k,
         "attn_layer_period": attends[0],
@@ -92,23 +93,23 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 def periodic(chosen: Sequence[bool]) -> tuple[int, int]:
     """(period, offset) of the chosen layers, as the first two say; that the others follow is seen when the config is read back."""
-    found = [layer for layer, is_chosen in enumerate(chosen) if is_chosen]
-    if not found:
+    layers = [layer for layer, is_chosen in enumerate(chosen) if is_chosen]
+    if not layers:
         return len(chosen) + 1, len(chosen)
-    period = found[1] - found[0] if len(found) > 1 else len(chosen)
-    return period, found[0] % period
+    period = layers[1] - layers[0] if len(layers) > 1 else len(chosen)
+    return period, layers[0] % period
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found = hybrid.surroundings(config)
+    entries = hybrid.surroundings(config)
     for layer, mixer, channel in experts.pairs(config):
-        theirs = f"model.layers.{layer}"
-        found += [*hybrid.mixer_rules(mixer, theirs), *channel_rules(channel, f"{theirs}.feed_forward")]
-    return found
+        hf = f"model.layers.{layer}"
+        entries += [*hybrid.mixer_rules(mixer, hf), *channel_rules(channel, f"{hf}.feed_forward")]
+    return entries
 
 
-def channel_rules(place: Place, theirs: str) -> list[Rule]:
+def channel_rules(place: Place, hf: str) -> list[Rule]:
     """A SwiGLU, or experts and their router."""
     if place.type == "swiglu":
-        return dense.gated_rules(place, theirs)
-    return [*experts.expert_rules(place, f"{theirs}.experts"), *experts.router_rules(place, f"{theirs}.router")]
+        return dense.gated_rules(place, hf)
+    return [*experts.expert_rules(place, f"{hf}.experts"), *experts.router_rules(place, f"{hf}.router")]

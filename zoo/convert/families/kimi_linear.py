@@ -12,6 +12,7 @@ from zoo.convert.weight_map import Also, Entry, Rule
 from zoo.convert.weight_ops import Squeeze
 
 MODEL_TYPES = ("kimi_linear",)
+MODELS = ("kimi_linear_48b_a3b",)
 RENAMED = {  # in config.json -> in the class
     "moe_renormalize": "norm_topk_prob",
     "num_expert_group": "n_group",
@@ -98,10 +99,10 @@ def model(hf: Mapping[str, Any], attention: Mapping[str, Any], mixer_: Mapping[s
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = experts.only(config, "kimi_linear", "mla", "gated_delta")
-    attention, rule = delta.mixers(config, found, "kimi_linear")
-    kinds = delta.to_hf(found, rule)
-    return common_to_hf(config, found, attention, "KimiLinear", "kimi_linear") | {
+    layers = experts.only(config, "kimi_linear", "mla", "gated_delta")
+    attention, rule = delta.mixers(config, layers, "kimi_linear")
+    kinds = delta.to_hf(layers, rule)
+    return common_to_hf(config, layers, attention, "KimiLinear", "kimi_linear") | {
         "layer_types": kinds["layer_types"],
         "linear_num_heads": rule.n_heads,
         "linear_head_dim": rule.head_dim,
@@ -109,40 +110,40 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def common_to_hf(config: ModelConfig, found: Sequence[tuple[Any, Any]], attention: Any, name: str, model_type: str) -> dict[str, Any]:
+def common_to_hf(config: ModelConfig, layers: Sequence[tuple[Any, Any]], attention: Any, name: str, model_type: str) -> dict[str, Any]:
     """The keys of config.json about attention and channel mixers, by the names of config.json."""
-    common = latent.keys(config, found, attention, name, model_type)
+    common = latent.keys(config, layers, attention, name, model_type)
     common["num_local_experts"] = common.pop("n_routed_experts")
     common["model_max_length"] = common.pop("max_position_embeddings")
     del common["first_k_dense_replace"]
-    common["mlp_layer_types"] = ["sparse" if experts.is_moe(channel) else "dense" for _, channel in found]
+    common["mlp_layer_types"] = ["sparse" if experts.is_moe(channel) else "dense" for _, channel in layers]
     names = {name: key for key, name in RENAMED.items()}
     return {names.get(key, key): value for key, value in common.items()}
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found = experts.surroundings(config)
+    entries = experts.surroundings(config)
     for layer, place, channel in experts.pairs(config):
-        theirs = f"model.layers.{layer}"
+        hf = f"model.layers.{layer}"
         is_delta = place.type == "gated_delta"
-        found += _delta_rules(place, f"{theirs}.self_attn") if is_delta else latent.attention_rules(place, f"{theirs}.self_attn")
-        found += _channel_rules(channel, theirs)
-    return found
+        entries += _delta_rules(place, f"{hf}.self_attn") if is_delta else latent.attention_rules(place, f"{hf}.self_attn")
+        entries += _channel_rules(channel, hf)
+    return entries
 
 
-def _delta_rules(place: Place, theirs: str) -> list[Rule]:
+def _delta_rules(place: Place, hf: str) -> list[Rule]:
     names = {"decay.0": "f_a_proj", "decay.1": "f_b_proj", "output_gate.0": "g_a_proj", "output_gate.1": "g_b_proj"}
-    own = [Rule(f"{place.weights}.{ours}.weight", f"{theirs}.{name}.weight") for ours, name in names.items()]
-    rates = Rule(f"{place.weights}.A_log", f"{theirs}.A_log", Squeeze(3), Squeeze(0), Squeeze(0))
-    return [*delta.separate_rules(place, theirs), *own, rates]
+    own = [Rule(f"{place.weights}.{zoo}.weight", f"{hf}.{name}.weight") for zoo, name in names.items()]
+    rates = Rule(f"{place.weights}.A_log", f"{hf}.A_log", Squeeze(3), Squeeze(0), Squeeze(0))
+    return [*delta.separate_rules(place, hf), *own, rates]
 
 
-def _channel_rules(channel: Place, theirs: str) -> list[Entry]:
+def _channel_rules(channel: Place, hf: str) -> list[Entry]:
     """A dense layer stands in mlp, a mixture in block_sparse_moe; transformers writes both as the latter."""
     if channel.type == "swiglu":
         names = [f"{name}_proj.weight" for name in ("gate", "up", "down")]
-        also = [Also(f"{theirs}.mlp.{name}", f"{theirs}.block_sparse_moe.{name}") for name in names]
-        return [*dense.gated_rules(channel, f"{theirs}.mlp"), *also]
-    inside = f"{theirs}.block_sparse_moe"
-    found = [*experts.expert_rules(channel, f"{inside}.experts", ("w1", "w3", "w2")), *experts.router_rules(channel, f"{inside}.gate")]
-    return [*found, *experts.shared_rules(channel, f"{inside}.shared_experts")]
+        also = [Also(f"{hf}.mlp.{name}", f"{hf}.block_sparse_moe.{name}") for name in names]
+        return [*dense.gated_rules(channel, f"{hf}.mlp"), *also]
+    inside = f"{hf}.block_sparse_moe"
+    entries = [*experts.expert_rules(channel, f"{inside}.experts", ("w1", "w3", "w2")), *experts.router_rules(channel, f"{inside}.gate")]
+    return [*entries, *experts.shared_rules(channel, f"{inside}.shared_experts")]

@@ -14,6 +14,7 @@ from zoo.convert.weight_map import Entry, Rule, linear
 from zoo.convert.weight_ops import Concat, Squeeze
 
 MODEL_TYPES = ("lfm2",)
+MODELS = ("lfm2_1_2b",)
 MIXERS: dict[str, Any] = {  # keys of config.json with their defaults, of this family and of that with experts
     "vocab_size": 65536,
     "num_hidden_layers": 32,
@@ -70,53 +71,53 @@ def model(hf: Mapping[str, Any], types: Sequence[str], channels: Sequence[Spec])
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = experts.only_dense(config, "lfm2", "gqa", "gated_conv")
-    return common_to_hf(config, found, "Lfm2", "lfm2", found[0][1]) | {"block_auto_adjust_ff_dim": False}
+    layers = experts.only_dense(config, "lfm2", "gqa", "gated_conv")
+    return common_to_hf(config, layers, "Lfm2", "lfm2", layers[0][1]) | {"block_auto_adjust_ff_dim": False}
 
 
-def common_to_hf(config: ModelConfig, found: Sequence[tuple[Any, Any]], name: str, model_type: str, channel: Any) -> dict[str, Any]:
+def common_to_hf(config: ModelConfig, layers: Sequence[tuple[Any, Any]], name: str, model_type: str, channel: Any) -> dict[str, Any]:
     """The keys of config.json about mixers and widths; of a kind of mixers that no layer has any will do."""
-    attention = next((m for m, _ in found if isinstance(m, gqa.Config)), gqa.Config(n_heads=1).resolved(config.d_model))
-    conv = next((m for m, _ in found if isinstance(m, gated_conv.Config)), gated_conv.Config())
-    common = dense.to_hf(config, name, model_type, [(attention, channel)] * len(found))
+    attention = next((m for m, _ in layers if isinstance(m, gqa.Config)), gqa.Config(n_heads=1).resolved(config.d_model))
+    conv = next((m for m, _ in layers if isinstance(m, gated_conv.Config)), gated_conv.Config())
+    common = dense.to_hf(config, name, model_type, [(attention, channel)] * len(layers))
     common["norm_eps"] = common.pop("rms_norm_eps")
     del common["hidden_act"], common["attention_bias"]
-    types = ["full_attention" if isinstance(m, gqa.Config) else "conv" for m, _ in found]
+    types = ["full_attention" if isinstance(m, gqa.Config) else "conv" for m, _ in layers]
     return common | {"layer_types": types, "conv_L_cache": conv.conv, "conv_bias": conv.bias}
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found = dense.ends(config, last="embedding_norm")
+    entries = dense.ends(config, last="embedding_norm")
     for layer, mixer, channel in experts.pairs(config):
-        theirs = f"model.layers.{layer}"
+        hf = f"model.layers.{layer}"
         for i, name in enumerate(("operator_norm", "ffn_norm")):
-            found += linear(f"stack.norms.{2 * layer + i}", f"{theirs}.{name}")
-        found += _conv_rules(mixer, f"{theirs}.conv") if mixer.type == "gated_conv" else _attention_rules(mixer, f"{theirs}.self_attn")
-        found += channel_rules(channel, f"{theirs}.feed_forward")
-    return found
+            entries += linear(f"stack.norms.{2 * layer + i}", f"{hf}.{name}")
+        entries += _conv_rules(mixer, f"{hf}.conv") if mixer.type == "gated_conv" else _attention_rules(mixer, f"{hf}.self_attn")
+        entries += channel_rules(channel, f"{hf}.feed_forward")
+    return entries
 
 
-def _conv_rules(place: Place, theirs: str) -> list[Rule]:
+def _conv_rules(place: Place, hf: str) -> list[Rule]:
     w = place.weights
-    conv = [Rule(f"{w}.conv.weight", f"{theirs}.conv.weight", Squeeze()), Rule(f"{w}.conv.bias", f"{theirs}.conv.bias")]
-    return [*linear(f"{w}.in_proj", f"{theirs}.in_proj"), *conv, *linear(f"{w}.out_proj", f"{theirs}.out_proj")]
+    conv = [Rule(f"{w}.conv.weight", f"{hf}.conv.weight", Squeeze()), Rule(f"{w}.conv.bias", f"{hf}.conv.bias")]
+    return [*linear(f"{w}.in_proj", f"{hf}.in_proj"), *conv, *linear(f"{w}.out_proj", f"{hf}.out_proj")]
 
 
-def _attention_rules(place: Place, theirs: str) -> list[Rule]:
+def _attention_rules(place: Place, hf: str) -> list[Rule]:
     config: Any = place.config
     e, w = config.head_dim, place.weights
     sizes = (config.n_heads * e, config.n_kv_heads * e, config.n_kv_heads * e)
     return [
-        *linear(f"{w}.qkv", [f"{theirs}.{name}_proj" for name in "qkv"], Concat(sizes)),
-        *linear(f"{w}.out", f"{theirs}.out_proj"),
-        *(rule for name in "qk" for rule in linear(f"{w}.{name}_norm", f"{theirs}.{name}_layernorm")),
+        *linear(f"{w}.qkv", [f"{hf}.{name}_proj" for name in "qkv"], Concat(sizes)),
+        *linear(f"{w}.out", f"{hf}.out_proj"),
+        *(rule for name in "qk" for rule in linear(f"{w}.{name}_norm", f"{hf}.{name}_layernorm")),
     ]
 
 
-def channel_rules(place: Place, theirs: str) -> list[Rule]:
+def channel_rules(place: Place, hf: str) -> list[Rule]:
     """w1 (gate), w3 (up) and w2 (down) of a dense layer or of each expert; the router and its selection bias."""
     w = place.weights
     if isinstance(place.config, swiglu.Config):
-        return [rule for ours, name in (("gate", "w1"), ("up", "w3"), ("down", "w2")) for rule in linear(f"{w}.{ours}", f"{theirs}.{name}")]
-    router = [*linear(f"{w}.router", f"{theirs}.gate"), Rule(f"{w}.selection_bias", f"{theirs}.expert_bias")]
-    return [*experts.expert_rules(place, f"{theirs}.experts", ("w1", "w3", "w2")), *router]
+        return [rule for zoo, name in (("gate", "w1"), ("up", "w3"), ("down", "w2")) for rule in linear(f"{w}.{zoo}", f"{hf}.{name}")]
+    router = [*linear(f"{w}.router", f"{hf}.gate"), Rule(f"{w}.selection_bias", f"{hf}.expert_bias")]
+    return [*experts.expert_rules(place, f"{hf}.experts", ("w1", "w3", "w2")), *router]

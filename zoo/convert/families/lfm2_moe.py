@@ -12,6 +12,7 @@ from zoo.convert.shared import dense, experts
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("lfm2_moe",)
+MODELS = ("lfm2_8b_a1b",)
 DEFAULTS: dict[str, Any] = lfm2.MIXERS | {
     "hidden_size": 2048,
     "intermediate_size": 7168,
@@ -44,12 +45,12 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = experts.only(config, "lfm2_moe", "gqa", "gated_conv")
-    moe, plain = experts.mixture(config, found, "lfm2_moe"), experts.first(found, swiglu.Config)
+    layers = experts.only(config, "lfm2_moe", "gqa", "gated_conv")
+    moe, plain = experts.mixture(config, layers, "lfm2_moe"), experts.first(layers, swiglu.Config)
     channel = swiglu.Config(hidden=moe.hidden) if plain is None else plain
-    return lfm2.common_to_hf(config, found, "Lfm2Moe", "lfm2_moe", channel) | {
+    return lfm2.common_to_hf(config, layers, "Lfm2Moe", "lfm2_moe", channel) | {
         "moe_intermediate_size": moe.hidden,
-        "num_dense_layers": [experts.is_moe(channel) for _, channel in found].index(True),
+        "num_dense_layers": [experts.is_moe(channel) for _, channel in layers].index(True),
         "num_experts_per_tok": moe.top_k,
         "num_experts": moe.n_experts,
         "use_expert_bias": moe.selection_bias,

@@ -10,6 +10,7 @@ from zoo.convert.shared import dense, rope
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("llama",)
+MODELS = ("transformer", "llama3_8b")
 DEFAULTS = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -33,8 +34,8 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = dense.layers(config, "llama")
-    return dense.to_hf(config, "Llama", "llama", found) | {"mlp_bias": found[0][1].bias}
+    layers = dense.layers(config, "llama")
+    return dense.to_hf(config, "Llama", "llama", layers) | {"mlp_bias": layers[0][1].bias}
 
 
 def rules(config: ModelConfig) -> list[Entry]:

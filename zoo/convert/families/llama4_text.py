@@ -13,6 +13,7 @@ from zoo.convert.shared import dense, experts, rope
 from zoo.convert.weight_map import Entry, LeftOut, Within
 
 MODEL_TYPES = ("llama4_text", "llama4")
+MODELS = ("llama4_scout",)
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 202048,
     "hidden_size": 5120,
@@ -71,19 +72,19 @@ def _attention(hf: Mapping[str, Any], rotary: bool, kind: str) -> dict[str, Any]
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = experts.only(config, "llama4_text", "gqa")
-    moe, plain = experts.mixture(config, found, "llama4_text"), experts.first(found, swiglu.Config)
-    attentions = [attention for attention, _ in found]
+    layers = experts.only(config, "llama4_text", "gqa")
+    moe, plain = experts.mixture(config, layers, "llama4_text"), experts.first(layers, swiglu.Config)
+    attentions = [attention for attention, _ in layers]
     turned = next((a for a in attentions if a.rope is not None), attentions[0])
     require(turned.rope is not None, "rope", None, "llama4_text has rotary positions in some layer")
     tuned = next((a.temperature for a in attentions if a.temperature is not None), None)
     channel = swiglu.Config(hidden=moe.hidden) if plain is None else plain
-    return dense.to_hf(config, "Llama4", "llama4_text", [(turned, channel)] * len(found)) | {
+    return dense.to_hf(config, "Llama4", "llama4_text", [(turned, channel)] * len(layers)) | {
         "intermediate_size": moe.hidden,
         "intermediate_size_mlp": channel.hidden,
         "num_local_experts": moe.n_experts,
         "num_experts_per_tok": moe.top_k,
-        "moe_layers": [i for i, (_, c) in enumerate(found) if experts.is_moe(c)],
+        "moe_layers": [i for i, (_, c) in enumerate(layers) if experts.is_moe(c)],
         "use_qk_norm": turned.qk_norm == "head",
         "no_rope_layers": [int(a.rope is not None) for a in attentions],
         "layer_types": [KINDS[a.chunk is None] for a in attentions],
@@ -94,13 +95,13 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found = [*experts.surroundings(config), Within("", "language_model."), LeftOut("vision_model.*"), LeftOut("multi_modal_projector.*")]
+    entries = [*experts.surroundings(config), Within("", "language_model."), LeftOut("vision_model.*"), LeftOut("multi_modal_projector.*")]
     for layer, attention, channel in experts.pairs(config):
-        theirs = f"model.layers.{layer}.feed_forward"
-        found += dense.attention_rules(attention, f"model.layers.{layer}.self_attn")
+        hf = f"model.layers.{layer}.feed_forward"
+        entries += dense.attention_rules(attention, f"model.layers.{layer}.self_attn")
         if channel.type == "swiglu":
-            found += dense.gated_rules(channel, theirs)
+            entries += dense.gated_rules(channel, hf)
             continue
-        found += [*experts.stacked_rules(channel, f"{theirs}.experts"), *experts.shared_rules(channel, f"{theirs}.shared_expert")]
-        found += experts.router_rules(channel, f"{theirs}.router")
-    return found
+        entries += [*experts.stacked_rules(channel, f"{hf}.experts"), *experts.shared_rules(channel, f"{hf}.shared_expert")]
+        entries += experts.router_rules(channel, f"{hf}.router")
+    return entries

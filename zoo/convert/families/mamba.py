@@ -13,6 +13,8 @@ from zoo.convert.shared.layers import only
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("mamba",)
+MODELS = ("mamba1", "mamba_2b8")
+UNREAD = ("time_step_min",)
 DEFAULTS: dict[str, Any] = {
     **state_spaces.SURROUNDINGS,
     "vocab_size": 50280,
@@ -47,9 +49,9 @@ def rank(hf: Mapping[str, Any]) -> int | None:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = only(config, "mamba", "mamba1")
-    (mixer,) = found[0]
-    return state_spaces.to_hf(config, "Mamba", "mamba", len(found), mixer) | sizes(config, mixer)
+    layers = only(config, "mamba", "mamba1")
+    (mixer,) = layers[0]
+    return state_spaces.to_hf(config, "Mamba", "mamba", len(layers), mixer) | sizes(config, mixer)
 
 
 def sizes(config: ModelConfig, mixer: Any) -> dict[str, Any]:
@@ -59,4 +61,4 @@ def sizes(config: ModelConfig, mixer: Any) -> dict[str, Any]:
 
 def rules(config: ModelConfig) -> list[Entry]:
     mixers = state_spaces.mixers(config)
-    return [*state_spaces.ends(config), *(rule for place, theirs in mixers for rule in state_spaces.selective_rules(place.weights, theirs))]
+    return [*state_spaces.ends(config), *(rule for place, hf in mixers for rule in state_spaces.selective_rules(place.weights, hf))]

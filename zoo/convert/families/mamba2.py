@@ -13,6 +13,8 @@ from zoo.convert.shared.layers import only
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("mamba2",)
+MODELS = ("mamba2", "mamba2_2b7")
+UNREAD = ("time_step_min", "time_step_rank")
 DEFAULTS: dict[str, Any] = {
     **state_spaces.SURROUNDINGS,
     "vocab_size": 32768,
@@ -42,9 +44,9 @@ def number(value: Any) -> float:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = only(config, "mamba2", "mamba2")
-    (mixer,) = found[0]
-    return state_spaces.to_hf(config, "Mamba2", "mamba2", len(found), mixer) | {
+    layers = only(config, "mamba2", "mamba2")
+    (mixer,) = layers[0]
+    return state_spaces.to_hf(config, "Mamba2", "mamba2", len(layers), mixer) | {
         "num_heads": mixer.inner(config.d_model) // mixer.head_dim,
         "head_dim": mixer.head_dim,
         "n_groups": mixer.n_groups,
@@ -55,5 +57,5 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 def rules(config: ModelConfig) -> list[Entry]:
     return [
         *state_spaces.ends(config),
-        *(rule for place, theirs in state_spaces.mixers(config) for rule in state_spaces.dual_rules(place.weights, theirs)),
+        *(rule for place, hf in state_spaces.mixers(config) for rule in state_spaces.dual_rules(place.weights, hf)),
     ]

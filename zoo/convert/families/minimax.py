@@ -1,6 +1,6 @@
 """MiniMax-01 (arXiv:2501.08313): lightning attention among softmax attention, experts, and a normed stream that sub-layers are added to.
 
-The published checkpoints (MiniMax-Text-01, MiniMax-M1) name things in their own code's words and turn `rotary_dim` = 64 of the 128
+The published checkpoints (MiniMax-Text-01, MiniMax-M1) name things as their own code does and turn `rotary_dim` = 64 of the 128
 dimensions of a head. The class of transformers 5 turns whole heads whatever config.json says: it is not quite the published model. We
 are, where config.json says rotary_dim or partial_rotary_factor (such a model is not written for that class), and are as the class where
 it says neither.
@@ -20,6 +20,7 @@ from zoo.convert.weight_map import Entry, NotAWeight, Rule, linear
 from zoo.convert.weight_ops import Permute, ungrouped
 
 MODEL_TYPES = ("minimax", "minimax_text_01", "minimax_m1")
+MODELS = ("minimax_text_01",)
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -43,7 +44,7 @@ DEFAULTS: dict[str, Any] = {
     "mlp_beta_factor": 1,
     "rotary_dim": None,
 }
-PUBLISHED = {  # their keys of the published checkpoints -> of the class
+PUBLISHED = {  # keys of the published checkpoints -> those of the class
     f"layernorm_{what}_{which}": f"{short}_{which}_factor"
     for what, short in (("full_attention", "full_attn"), ("linear_attention", "linear_attn"), ("mlp", "mlp"))
     for which in ("alpha", "beta")
@@ -106,14 +107,14 @@ def _lightning(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = experts.only(config, "minimax", "gqa", "gla")
-    moe = experts.mixture(config, found, "minimax")
-    attention = next((m for m, _ in found if isinstance(m, gqa.Config)), None)
-    if attention is None or not any(isinstance(m, gla.Config) for m, _ in found):
+    layers = experts.only(config, "minimax", "gqa", "gla")
+    moe = experts.mixture(config, layers, "minimax")
+    attention = next((m for m, _ in layers if isinstance(m, gqa.Config)), None)
+    if attention is None or not any(isinstance(m, gla.Config) for m, _ in layers):
         raise ConfigError("pattern", config.pattern, "minimax has layers of gla and layers of gqa")
     share = 1.0 if attention.rope is None else attention.rope.partial
     require(share == 1, "rope.partial", share, "minimax's class in transformers turns whole heads", "--family zoo keeps it")
-    common = dense.to_hf(config, "MiniMax", "minimax", [(attention, swiglu.Config(hidden=moe.hidden))] * len(found))
+    common = dense.to_hf(config, "MiniMax", "minimax", [(attention, swiglu.Config(hidden=moe.hidden))] * len(layers))
     del common["attention_bias"]
     found_factors: dict[str, float] = {}
     for (place,) in places(config):
@@ -123,7 +124,7 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
         common
         | found_factors
         | {
-            "layer_types": [delta.FULL if isinstance(m, gqa.Config) else delta.LINEAR for m, _ in found],
+            "layer_types": [delta.FULL if isinstance(m, gqa.Config) else delta.LINEAR for m, _ in layers],
             "sliding_window": attention.window,
             "num_experts_per_tok": moe.top_k,
             "num_local_experts": moe.n_experts,
@@ -133,27 +134,23 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 def rules(config: ModelConfig) -> list[Entry]:
     """The weight map; transformers keeps the fixed decays beside the weights."""
-    found = [*experts.surroundings(config), *(NotAWeight(f"*.self_attn.{name}") for name in BUFFERS)]
+    entries = [*experts.surroundings(config), *(NotAWeight(f"*.self_attn.{name}") for name in BUFFERS)]
     for layer, mixer, channel in experts.pairs(config):
-        theirs = f"model.layers.{layer}"
+        hf = f"model.layers.{layer}"
         is_gla = mixer.type == "gla"
-        found += (
-            _lightning_rules(mixer, config.d_model, f"{theirs}.self_attn")
-            if is_gla
-            else dense.attention_rules(mixer, f"{theirs}.self_attn")
-        )
-        inside = f"{theirs}.block_sparse_moe"
-        found += experts.expert_rules(channel, f"{inside}.experts", ("w1", "w3", "w2"))
-        found += linear(f"{channel.weights}.router", f"{inside}.gate")
-    return found
+        entries += _lightning_rules(mixer, config.d_model, f"{hf}.self_attn") if is_gla else dense.attention_rules(mixer, f"{hf}.self_attn")
+        inside = f"{hf}.block_sparse_moe"
+        entries += experts.expert_rules(channel, f"{inside}.experts", ("w1", "w3", "w2"))
+        entries += linear(f"{channel.weights}.router", f"{inside}.gate")
+    return entries
 
 
-def _lightning_rules(place: Place, d_model: int, theirs: str) -> list[Rule]:
+def _lightning_rules(place: Place, d_model: int, hf: str) -> list[Rule]:
     """qkv_proj holds each head's q, k and v in turn."""
     config: Any = place.config
     w, heads, (keys, values) = place.weights, config.n_heads, config.widths(d_model)
     require(keys == values, "expand_v", config.expand_v, f"must be expand_k = {config.expand_k} in minimax")
     order = Permute(ungrouped(heads, (keys // heads,) * 3))
     names = {"norm": "norm", "z_proj": "output_gate", "out_proj": "out_proj"}
-    own = [Rule(f"{w}.{ours}.weight", f"{theirs}.{name}.weight") for ours, name in names.items()]
-    return [Rule(f"{w}.in_proj.weight", f"{theirs}.qkv_proj.weight", order), *own]
+    own = [Rule(f"{w}.{zoo}.weight", f"{hf}.{name}.weight") for zoo, name in names.items()]
+    return [Rule(f"{w}.in_proj.weight", f"{hf}.qkv_proj.weight", order), *own]

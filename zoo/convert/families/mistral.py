@@ -10,6 +10,7 @@ from zoo.convert.shared import dense, rope
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("mistral",)
+MODELS = ("sliding_window", "mistral_7b")
 DEFAULTS = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -32,8 +33,8 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = dense.layers(config, "mistral")
-    return dense.to_hf(config, "Mistral", "mistral", found) | {"sliding_window": found[0][0].window}
+    layers = dense.layers(config, "mistral")
+    return dense.to_hf(config, "Mistral", "mistral", layers) | {"sliding_window": layers[0][0].window}
 
 
 def rules(config: ModelConfig) -> list[Entry]:

@@ -7,10 +7,12 @@ from typing import Any
 
 from blocks import swiglu
 from zoo.config.model import ModelConfig
-from zoo.convert.shared import dense, experts, layers, rope
+from zoo.convert.shared import dense, experts, rope
+from zoo.convert.shared.layers import only
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("mixtral",)
+MODELS = ("mixtral_8x7b",)
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -38,18 +40,18 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = [(a, m) for a, m in layers.only(config, "mixtral", "gqa", "moe")]
-    attention, moe = found[0]
-    channels = [(a, swiglu.Config(hidden=moe.hidden)) for a, _ in found]
+    layers = [(a, m) for a, m in only(config, "mixtral", "gqa", "moe")]
+    attention, moe = layers[0]
+    channels = [(a, swiglu.Config(hidden=moe.hidden)) for a, _ in layers]
     sizes = {"num_local_experts": moe.n_experts, "num_experts_per_tok": moe.top_k, "sliding_window": attention.window}
     return dense.to_hf(config, "Mixtral", "mixtral", channels) | sizes
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found = experts.surroundings(config)
+    entries = experts.surroundings(config)
     for layer, attention, channel in experts.pairs(config):
-        theirs = f"model.layers.{layer}"
-        found += dense.attention_rules(attention, f"{theirs}.self_attn")
-        found += experts.expert_rules(channel, f"{theirs}.block_sparse_moe.experts", ("w1", "w3", "w2"))
-        found += experts.router_rules(channel, f"{theirs}.block_sparse_moe.gate")
-    return found
+        hf = f"model.layers.{layer}"
+        entries += dense.attention_rules(attention, f"{hf}.self_attn")
+        entries += experts.expert_rules(channel, f"{hf}.block_sparse_moe.experts", ("w1", "w3", "w2"))
+        entries += experts.router_rules(channel, f"{hf}.block_sparse_moe.gate")
+    return entries

@@ -1,6 +1,6 @@
 """nanochat (Karpathy, 2025): norms without weights, also on the embeddings and, after the rotation, on queries and keys; squared ReLU.
 
-Its rotation turns the other way: ours with the two halves of each query and key head exchanged, which no score sees.
+Its rotation turns the other way: that of the zoo with the two halves of each query and key head exchanged, which no score sees.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from zoo.convert.weight_map import Entry, linear
 from zoo.convert.weight_ops import Permute
 
 MODEL_TYPES = ("nanochat",)
+MODELS = ("nanochat_d20",)
 DEFAULTS = {
     "vocab_size": 50304,
     "hidden_size": 768,
@@ -41,18 +42,18 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = [(attention, channel) for attention, channel in only(config, "nanochat", "gqa", "mlp")]
-    return dense.to_hf(config, "NanoChat", "nanochat", found) | {"final_logit_softcapping": config.logit_softcap}
+    layers = [(attention, channel) for attention, channel in only(config, "nanochat", "gqa", "mlp")]
+    return dense.to_hf(config, "NanoChat", "nanochat", layers) | {"final_logit_softcapping": config.logit_softcap}
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found, blocks = dense.ends(config), dense.resolved(config)
+    entries, blocks = dense.ends(config), dense.resolved(config)
     for layer in range(len(blocks) // 2):
         (attention,), (channel,) = blocks[2 * layer], blocks[2 * layer + 1]
-        theirs = f"model.layers.{layer}"
-        found += dense.attention_rules(attention, f"{theirs}.self_attn", Permute(exchanged(attention)))
-        found += linear(f"{channel.weights}.up", f"{theirs}.mlp.fc1") + linear(f"{channel.weights}.down", f"{theirs}.mlp.fc2")
-    return found
+        hf = f"model.layers.{layer}"
+        entries += dense.attention_rules(attention, f"{hf}.self_attn", Permute(exchanged(attention)))
+        entries += linear(f"{channel.weights}.up", f"{hf}.mlp.fc1") + linear(f"{channel.weights}.down", f"{hf}.mlp.fc2")
+    return entries
 
 
 def exchanged(place: Place) -> tuple[int, ...]:

@@ -18,6 +18,8 @@ from zoo.convert.shared.layers import Place
 from zoo.convert.weight_map import Entry, LeftOut, Rule, linear
 
 MODEL_TYPES = ("nemotron_h",)
+MODELS = ("nemotron_h_8b",)
+UNREAD = ("expand", "num_nextn_predict_layers", "time_step_limit")
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 131072,
     "hidden_size": 4096,
@@ -134,7 +136,7 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
             raise ConfigError("pattern", config.pattern, f"nemotron_h has layers of {', '.join(TYPES)}; one here is {here}")
         layers.append(branches[0])
     first = {place.type: place.config for place in reversed(layers)}
-    found = {
+    hf = {
         "model_type": "nemotron_h",
         "architectures": ["NemotronHForCausalLM"],
         "vocab_size": config.vocab_size,
@@ -148,8 +150,8 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
         "pad_token_id": None,
     }
     for block in first.values():
-        found |= block_to_hf(block)
-    return found
+        hf |= block_to_hf(block)
+    return hf
 
 
 def block_to_hf(block: Config) -> dict[str, Any]:
@@ -187,33 +189,33 @@ def block_to_hf(block: Config) -> dict[str, Any]:
 
 def rules(config: ModelConfig) -> list[Entry]:
     """The weight map; mtp.* predicts further tokens and is no part of the model."""
-    found: list[Entry] = [
+    entries: list[Entry] = [
         LeftOut("mtp.*"),
         Rule("embedding.weight", "backbone.embeddings.weight"),
         *linear("norm", "backbone.norm_f"),
         Rule("head.weight", "lm_head.weight"),
     ]
     for layer, (place,) in enumerate(dense.resolved(config)):
-        theirs = f"backbone.layers.{layer}"
-        found += [*linear(f"stack.norms.{layer}", f"{theirs}.norm"), *block_rules(place, f"{theirs}.mixer")]
-    return found
+        hf = f"backbone.layers.{layer}"
+        entries += [*linear(f"stack.norms.{layer}", f"{hf}.norm"), *block_rules(place, f"{hf}.mixer")]
+    return entries
 
 
-def block_rules(place: Place, theirs: str) -> list[Rule]:
+def block_rules(place: Place, hf: str) -> list[Rule]:
     """One of the four kinds of layers."""
-    ours: Any = place.weights
+    zoo: Any = place.weights
     if place.type == "mamba2":
-        return state_spaces.dual_rules(ours, theirs)
+        return state_spaces.dual_rules(zoo, hf)
     if place.type == "gqa":
-        return dense.attention_rules(place, theirs)
+        return dense.attention_rules(place, hf)
     if place.type == "mlp":
-        return [rule for name in ("up", "down") for rule in linear(f"{ours}.{name}", f"{theirs}.{name}_proj")]
+        return [rule for name in ("up", "down") for rule in linear(f"{zoo}.{name}", f"{hf}.{name}_proj")]
     config: Any = place.config
-    found = experts.router_rules(place, f"{theirs}.gate")
+    rules = experts.router_rules(place, f"{hf}.gate")
     for name in ("up", "down"):
-        each = [f"{theirs}.experts.{e}.{name}_proj.weight" for e in range(config.n_experts)]
-        found += [
-            Rule(f"{ours}.{name}", each, experts.PerExpert()),
-            *linear(f"{ours}.shared_{name}", f"{theirs}.shared_experts.{name}_proj"),
+        each = [f"{hf}.experts.{e}.{name}_proj.weight" for e in range(config.n_experts)]
+        rules += [
+            Rule(f"{zoo}.{name}", each, experts.PerExpert()),
+            *linear(f"{zoo}.shared_{name}", f"{hf}.shared_experts.{name}_proj"),
         ]
-    return found
+    return rules

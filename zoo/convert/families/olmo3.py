@@ -11,6 +11,7 @@ from zoo.convert.shared import dense, rope
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("olmo3",)
+MODELS = ("olmo3_7b",)
 DEFAULTS = {
     "vocab_size": 50304,
     "hidden_size": 4096,
@@ -45,8 +46,8 @@ def _local(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = dense.layers(config, "olmo3")
-    return dense.to_hf(config, "Olmo3", "olmo3", found) | dense.windowed(found) | {"rope_parameters": dense.ropes_by_type(found)}
+    layers = dense.layers(config, "olmo3")
+    return dense.to_hf(config, "Olmo3", "olmo3", layers) | dense.windowed(layers) | {"rope_parameters": dense.ropes_by_type(layers)}
 
 
 def rules(config: ModelConfig) -> list[Entry]:

@@ -10,6 +10,7 @@ from zoo.convert.shared import delta, dense, experts, rope
 from zoo.convert.weight_map import Also, Entry, Rule
 
 MODEL_TYPES = ("olmo_hybrid",)
+MODELS = ("olmo_hybrid_7b",)
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 100352,
     "hidden_size": 3840,
@@ -30,7 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "linear_allow_neg_eigval": True,
 }
 NORM_EPS = 1e-5  # of the norm over each head of the delta rule, whatever rms_norm_eps says
-# theirs of a layer's two sub-layers: what we write, and what transformers writes
+# the checkpoint's norms of a layer's two sub-layers: what is written here, and what transformers writes
 PRE = (("attention_layer_norm", "input_layernorm"), ("feedforward_layer_norm", "post_attention_layernorm"))
 POST = (("post_attention_layernorm", "feedforward_layer_norm"), ("post_feedforward_layernorm", "post_feedforward_layernorm"))
 
@@ -67,29 +68,29 @@ def _sized(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = experts.only_dense(config, "olmo_hybrid", "gqa", "gated_delta")
-    attention, rule = delta.mixers(config, found, "olmo_hybrid")
-    common = dense.to_hf(config, "OlmoHybrid", "olmo_hybrid", [(attention, found[0][1])] * len(found))
+    layers = experts.only_dense(config, "olmo_hybrid", "gqa", "gated_delta")
+    attention, rule = delta.mixers(config, layers, "olmo_hybrid")
+    common = dense.to_hf(config, "OlmoHybrid", "olmo_hybrid", [(attention, layers[0][1])] * len(layers))
     del common["head_dim"]
     parameters = {"rope_type": "default", "rope_theta": None} if attention.rope is None else common["rope_parameters"]
-    return common | delta.to_hf(found, rule) | {"linear_allow_neg_eigval": rule.negative_eigenvalues, "rope_parameters": parameters}
+    return common | delta.to_hf(layers, rule) | {"linear_allow_neg_eigval": rule.negative_eigenvalues, "rope_parameters": parameters}
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found = dense.ends(config)
+    entries = dense.ends(config)
     for layer, place, channel in experts.pairs(config):
-        theirs = f"model.layers.{layer}"
+        hf = f"model.layers.{layer}"
         is_delta = place.type == "gated_delta"
-        found += _delta_rules(place, f"{theirs}.linear_attn") if is_delta else dense.attention_rules(place, f"{theirs}.self_attn")
-        found += dense.gated_rules(channel, f"{theirs}.mlp")
+        entries += _delta_rules(place, f"{hf}.linear_attn") if is_delta else dense.attention_rules(place, f"{hf}.self_attn")
+        entries += dense.gated_rules(channel, f"{hf}.mlp")
         norms = "norms" if is_delta else "post_norms"
         for i, (name, other) in enumerate(PRE if is_delta else POST):
-            found.append(Rule(f"stack.{norms}.{2 * layer + i}.weight", f"{theirs}.{name}.weight"))
-            found.append(Also(f"{theirs}.{name}.weight", f"{theirs}.{other}.weight"))
-    return found
+            entries.append(Rule(f"stack.{norms}.{2 * layer + i}.weight", f"{hf}.{name}.weight"))
+            entries.append(Also(f"{hf}.{name}.weight", f"{hf}.{other}.weight"))
+    return entries
 
 
-def _delta_rules(place: Any, theirs: str) -> list[Rule]:
+def _delta_rules(place: Any, hf: str) -> list[Rule]:
     names = {"decay.weight": "a_proj.weight", "output_gate.weight": "g_proj.weight", "A_log": "A_log"}
-    own = [Rule(f"{place.weights}.{ours}", f"{theirs}.{name}") for ours, name in names.items()]
-    return [*delta.separate_rules(place, theirs), *own]
+    own = [Rule(f"{place.weights}.{zoo}", f"{hf}.{name}") for zoo, name in names.items()]
+    return [*delta.separate_rules(place, hf), *own]

@@ -10,6 +10,7 @@ from zoo.convert.shared import dense, rope
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("qwen3",)
+MODELS = ("qwen3_8b",)
 DEFAULTS = {
     "vocab_size": 151936,
     "hidden_size": 4096,
@@ -41,10 +42,10 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = dense.layers(config, "qwen3")
-    windows = dense.windowed(found)
-    more = {"use_sliding_window": windows["sliding_window"] is not None, "max_window_layers": len(found)}
-    return dense.to_hf(config, "Qwen3", "qwen3", found) | windows | more
+    layers = dense.layers(config, "qwen3")
+    windows = dense.windowed(layers)
+    more = {"use_sliding_window": windows["sliding_window"] is not None, "max_window_layers": len(layers)}
+    return dense.to_hf(config, "Qwen3", "qwen3", layers) | windows | more
 
 
 def rules(config: ModelConfig) -> list[Entry]:

@@ -12,6 +12,7 @@ from zoo.convert.shared import delta, dense, experts
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("qwen3_5_text", "qwen3_5")
+MODELS = ("qwen3_5_9b",)
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 248320,
     "hidden_size": 4096,
@@ -42,8 +43,8 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = experts.only_dense(config, "qwen3_5", "gqa", "gated_delta")
-    return qwen3_next.common_to_hf(config, found, "Qwen3_5", "qwen3_5_text", found[0][1])
+    layers = experts.only_dense(config, "qwen3_5", "gqa", "gated_delta")
+    return qwen3_next.common_to_hf(config, layers, "Qwen3_5", "qwen3_5_text", layers[0][1])
 
 
 def rules(config: ModelConfig) -> list[Entry]:

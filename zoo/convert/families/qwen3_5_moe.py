@@ -12,6 +12,7 @@ from zoo.convert.shared import delta, dense, experts
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("qwen3_5_moe_text", "qwen3_5_moe")
+MODELS = ("qwen3_5_35b_a3b",)
 DEFAULTS: dict[str, Any] = {key: value for key, value in qwen3_5.DEFAULTS.items() if key != "intermediate_size"} | {
     "hidden_size": 2048,
     "num_hidden_layers": 40,
@@ -30,9 +31,9 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = experts.only(config, "qwen3_5_moe", "gqa", "gated_delta")
-    moe = experts.mixture(config, found, "qwen3_5_moe")
-    common = qwen3_next.common_to_hf(config, found, "Qwen3_5Moe", "qwen3_5_moe_text", swiglu.Config(hidden=moe.hidden))
+    layers = experts.only(config, "qwen3_5_moe", "gqa", "gated_delta")
+    moe = experts.mixture(config, layers, "qwen3_5_moe")
+    common = qwen3_next.common_to_hf(config, layers, "Qwen3_5Moe", "qwen3_5_moe_text", swiglu.Config(hidden=moe.hidden))
     return {key: value for key, value in common.items() if key != "intermediate_size"} | qwen3_next.mixture_to_hf(moe)
 
 

@@ -11,6 +11,7 @@ from zoo.convert.shared import dense, experts, rope
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("qwen3_moe",)
+MODELS = ("qwen3_30b_a3b",)
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 151936,
     "hidden_size": 2048,
@@ -53,24 +54,24 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = experts.only(config, "qwen3_moe", "gqa")
-    moe, plain = experts.mixture(config, found, "qwen3_moe"), experts.first(found, swiglu.Config)
+    layers = experts.only(config, "qwen3_moe", "gqa")
+    moe, plain = experts.mixture(config, layers, "qwen3_moe"), experts.first(layers, swiglu.Config)
     channel = swiglu.Config(hidden=moe.hidden) if plain is None else plain
-    window = found[0][0].window
-    return dense.to_hf(config, "Qwen3Moe", "qwen3_moe", [(a, channel) for a, _ in found]) | {
+    window = layers[0][0].window
+    return dense.to_hf(config, "Qwen3Moe", "qwen3_moe", [(a, channel) for a, _ in layers]) | {
         "use_sliding_window": window is not None,
         "sliding_window": window,
         "moe_intermediate_size": moe.hidden,
         "num_experts": moe.n_experts,
         "num_experts_per_tok": moe.top_k,
         "norm_topk_prob": moe.normalize,
-        "mlp_only_layers": [i for i, (_, c) in enumerate(found) if not experts.is_moe(c)],
+        "mlp_only_layers": [i for i, (_, c) in enumerate(layers) if not experts.is_moe(c)],
     }
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found = experts.surroundings(config)
+    entries = experts.surroundings(config)
     for layer, attention, channel in experts.pairs(config):
-        theirs = f"model.layers.{layer}"
-        found += [*dense.attention_rules(attention, f"{theirs}.self_attn"), *experts.deepseek_rules(channel, f"{theirs}.mlp")]
-    return found
+        hf = f"model.layers.{layer}"
+        entries += [*dense.attention_rules(attention, f"{hf}.self_attn"), *experts.deepseek_rules(channel, f"{hf}.mlp")]
+    return entries

@@ -11,6 +11,7 @@ from zoo.convert.shared import delta, dense, experts, rope
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("qwen3_next",)
+MODELS = ("qwen3_next_80b_a3b",)
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 151936,
     "hidden_size": 2048,
@@ -68,21 +69,21 @@ def model(hf: Mapping[str, Any], sublayers: Any) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = experts.only(config, "qwen3_next", "gqa", "gated_delta")
-    moe, plain = experts.mixture(config, found, "qwen3_next"), experts.first(found, swiglu.Config)
+    layers = experts.only(config, "qwen3_next", "gqa", "gated_delta")
+    moe, plain = experts.mixture(config, layers, "qwen3_next"), experts.first(layers, swiglu.Config)
     channel = swiglu.Config(hidden=moe.hidden) if plain is None else plain
-    return common_to_hf(config, found, "Qwen3Next", "qwen3_next", channel) | {
+    return common_to_hf(config, layers, "Qwen3Next", "qwen3_next", channel) | {
         **mixture_to_hf(moe),
         "norm_topk_prob": moe.normalize,
-        "mlp_only_layers": [i for i, (_, c) in enumerate(found) if not experts.is_moe(c)],
+        "mlp_only_layers": [i for i, (_, c) in enumerate(layers) if not experts.is_moe(c)],
     }
 
 
-def common_to_hf(config: ModelConfig, found: Any, name: str, model_type: str, channel: Any) -> dict[str, Any]:
+def common_to_hf(config: ModelConfig, layers: Any, name: str, model_type: str, channel: Any) -> dict[str, Any]:
     """The keys of config.json about mixers, widths and dense channel mixers."""
-    attention, rule = delta.mixers(config, found, model_type)
+    attention, rule = delta.mixers(config, layers, model_type)
     share = 1.0 if attention.rope is None else attention.rope.partial
-    common = dense.to_hf(config, name, model_type, [(attention, channel)] * len(found)) | delta.to_hf(found, rule)
+    common = dense.to_hf(config, name, model_type, [(attention, channel)] * len(layers)) | delta.to_hf(layers, rule)
     return common | {"rope_parameters": common["rope_parameters"] | {"partial_rotary_factor": share}}
 
 

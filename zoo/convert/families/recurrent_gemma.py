@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from blocks import gqa, rg_lru
-from blocks.errors import ConfigError, one_of, require
+from blocks.errors import one_of, require
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import dense, rope
 from zoo.convert.weight_map import Entry, Rule, linear
 from zoo.convert.weight_ops import Concat, Squeeze
 
 MODEL_TYPES = ("recurrent_gemma",)
+MODELS = ("recurrentgemma_2b",)
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 256000,
     "hidden_size": 2560,
@@ -70,18 +71,18 @@ def embedding_scale(width: int) -> float:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = layers(config)
-    channel = found[0][1]
-    recurrent = next((m for m, _ in found if isinstance(m, rg_lru.Config)), None)
-    local = next((m for m, _ in found if isinstance(m, gqa.Config)), None)
-    heads = found[0][0].n_heads  # of both kinds
+    layers = dense.alternating(config, "recurrent_gemma", ("rg_lru", "gqa"), ("swiglu",))
+    channel = layers[0][1]
+    recurrent = next((m for m, _ in layers if isinstance(m, rg_lru.Config)), None)
+    local = next((m for m, _ in layers if isinstance(m, gqa.Config)), None)
+    heads = layers[0][0].n_heads  # of both kinds
     return {
         "model_type": "recurrent_gemma",
         "architectures": ["RecurrentGemmaForCausalLM"],
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
         "intermediate_size": 2 * channel.hidden,
-        "num_hidden_layers": len(found),
+        "num_hidden_layers": len(layers),
         "num_attention_heads": heads,
         "num_key_value_heads": heads if local is None else local.n_kv_heads,
         "attention_window_size": DEFAULTS["attention_window_size"] if local is None else local.window,
@@ -92,7 +93,7 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
         "logits_soft_cap": config.logit_softcap,
         "rms_norm_eps": config.norm_eps,
         "hidden_activation": dense.ACTIVATIONS_OUT[channel.activation],
-        "block_types": ["attention" if isinstance(m, gqa.Config) else "recurrent" for m, _ in found],
+        "block_types": ["attention" if isinstance(m, gqa.Config) else "recurrent" for m, _ in layers],
         "tie_word_embeddings": config.tie_embeddings,
         "bos_token_id": None,
         "eos_token_id": None,
@@ -100,42 +101,30 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def layers(config: ModelConfig) -> list[tuple[Any, Any]]:
-    """(rg_lru or gqa, swiglu) configs of each layer, resolved. Raises ConfigError where the stack is another one."""
-    found = dense.resolved(config)
-    for index, branches in enumerate(found):
-        here = "|".join(place.type for place in branches)
-        if here not in (("rg_lru", "gqa") if index % 2 == 0 else ("swiglu",)) or len(found) % 2:
-            what = "recurrent_gemma has layers of rg_lru or gqa and then swiglu"
-            raise ConfigError("pattern", config.pattern, f"{what}; sub-layer {index} of {len(found)} is {here}")
-    flat = [branches[0].config for branches in found]
-    return list(zip(flat[::2], flat[1::2], strict=True))
-
-
 def rules(config: ModelConfig) -> list[Entry]:
-    found = dense.ends(config, last="final_norm")
+    entries = dense.ends(config, last="final_norm")
     blocks = dense.resolved(config)
     for layer in range(len(blocks) // 2):
         (mixer,), (channel,) = blocks[2 * layer], blocks[2 * layer + 1]
-        theirs = f"model.layers.{layer}"
-        found.append(Rule(f"stack.norms.{2 * layer}.weight", f"{theirs}.temporal_pre_norm.weight"))
-        found.append(Rule(f"stack.norms.{2 * layer + 1}.weight", f"{theirs}.channel_pre_norm.weight"))
+        hf = f"model.layers.{layer}"
+        entries.append(Rule(f"stack.norms.{2 * layer}.weight", f"{hf}.temporal_pre_norm.weight"))
+        entries.append(Rule(f"stack.norms.{2 * layer + 1}.weight", f"{hf}.channel_pre_norm.weight"))
         mix = dense.attention_rules if mixer.type == "gqa" else recurrent_rules
-        found += [*mix(mixer, f"{theirs}.temporal_block"), *dense.gated_rules(channel, f"{theirs}.mlp_block")]
-    return found
+        entries += [*mix(mixer, f"{hf}.temporal_block"), *dense.gated_rules(channel, f"{hf}.mlp_block")]
+    return entries
 
 
-def recurrent_rules(place: Any, theirs: str) -> list[Rule]:
+def recurrent_rules(place: Any, hf: str) -> list[Rule]:
     """linear_y, linear_x, linear_out, conv_1d and the two gates of rg_lru."""
-    ours, unit, config = place.weights, f"{theirs}.rg_lru", place.config
+    zoo, unit, config = place.weights, f"{hf}.rg_lru", place.config
     halves = 2 * (config.width // config.n_heads,)
     gates = [f"{unit}.{gate}_gate" for gate in ("input", "recurrent")]
     return [
-        *(rule for name in "yx" for rule in linear(f"{ours}.{name}_proj", f"{theirs}.linear_{name}")),
-        *linear(f"{ours}.out_proj", f"{theirs}.linear_out"),
-        Rule(f"{ours}.conv.weight", f"{theirs}.conv_1d.weight", Squeeze()),
-        Rule(f"{ours}.conv.bias", f"{theirs}.conv_1d.bias"),
-        Rule(f"{ours}.gates", [f"{gate}_weight" for gate in gates], Concat(halves, 2)),
-        Rule(f"{ours}.gates_bias", [f"{gate}_bias" for gate in gates], Concat(halves, 1)),
-        Rule(f"{ours}.decay", f"{unit}.recurrent_param"),
+        *(rule for name in "yx" for rule in linear(f"{zoo}.{name}_proj", f"{hf}.linear_{name}")),
+        *linear(f"{zoo}.out_proj", f"{hf}.linear_out"),
+        Rule(f"{zoo}.conv.weight", f"{hf}.conv_1d.weight", Squeeze()),
+        Rule(f"{zoo}.conv.bias", f"{hf}.conv_1d.bias"),
+        Rule(f"{zoo}.gates", [f"{gate}_weight" for gate in gates], Concat(halves, 2)),
+        Rule(f"{zoo}.gates_bias", [f"{gate}_bias" for gate in gates], Concat(halves, 1)),
+        Rule(f"{zoo}.decay", f"{unit}.recurrent_param"),
     ]

@@ -16,6 +16,8 @@ from zoo.convert.weight_map import Entry, Rule, Trunk, linear
 from zoo.convert.weight_ops import Squeeze
 
 MODEL_TYPES = ("rwkv",)
+MODELS = ("rwkv4_169m",)
+UNREAD = ("context_length", "rescale_every")
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 50277,
     "hidden_size": 4096,
@@ -45,14 +47,14 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = only(config, "rwkv", "rwkv4", "rwkv_channel_mix")
-    mixer, channel = found[0]
+    layers = only(config, "rwkv", "rwkv4", "rwkv_channel_mix")
+    mixer, channel = layers[0]
     return {
         "model_type": "rwkv",
         "architectures": ["RwkvForCausalLM"],
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
-        "num_hidden_layers": len(found),
+        "num_hidden_layers": len(layers),
         "attention_hidden_size": mixer.width,
         "intermediate_size": channel.hidden,
         "layer_norm_epsilon": config.norm_eps,
@@ -64,21 +66,21 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found: list[Entry] = [Trunk("rwkv."), *dense.tables(config, "rwkv.embeddings.weight", "head.weight"), *linear("norm", "rwkv.ln_out")]
-    found += linear("embedding_norm", "rwkv.blocks.0.pre_ln")
+    entries: list[Entry] = [Trunk("rwkv."), *dense.tables(config, "rwkv.embeddings.weight", "head.weight"), *linear("norm", "rwkv.ln_out")]
+    entries += linear("embedding_norm", "rwkv.blocks.0.pre_ln")
     blocks = dense.resolved(config)
     for layer in range(len(blocks) // 2):
         (mixer,), (channel,) = blocks[2 * layer], blocks[2 * layer + 1]
-        theirs = f"rwkv.blocks.{layer}"
-        found += [*linear(f"stack.norms.{2 * layer}", f"{theirs}.ln1"), *linear(f"stack.norms.{2 * layer + 1}", f"{theirs}.ln2")]
-        found += [*half_rules(mixer.weights, f"{theirs}.attention"), *half_rules(channel.weights, f"{theirs}.feed_forward")]
-        for ours, name in (("decay", "decay"), ("bonus", "first")):
-            found.append(Rule(f"{mixer.weights}.{ours}", f"{theirs}.attention.time_{name}"))
-    return found
+        hf = f"rwkv.blocks.{layer}"
+        entries += [*linear(f"stack.norms.{2 * layer}", f"{hf}.ln1"), *linear(f"stack.norms.{2 * layer + 1}", f"{hf}.ln2")]
+        entries += [*half_rules(mixer.weights, f"{hf}.attention"), *half_rules(channel.weights, f"{hf}.feed_forward")]
+        for zoo, name in (("decay", "decay"), ("bonus", "first")):
+            entries.append(Rule(f"{mixer.weights}.{zoo}", f"{hf}.attention.time_{name}"))
+    return entries
 
 
-def half_rules(ours: str, theirs: str) -> list[Rule]:
-    """The projections and mixing weights of a time or a channel mixer; theirs keeps the weights as (1, 1, d)."""
+def half_rules(zoo: str, hf: str) -> list[Rule]:
+    """The projections and mixing weights of a time or a channel mixer; the checkpoint keeps mixing weights as (1, 1, d)."""
     names = ("key", "value", "receptance")
-    found = [rule for name in (*names, "output") for rule in linear(f"{ours}.{name}", f"{theirs}.{name}")]
-    return [*found, *(Rule(f"{ours}.mix_{name}", f"{theirs}.time_mix_{name}", Squeeze(), Squeeze(0)) for name in names)]
+    rules = [rule for name in (*names, "output") for rule in linear(f"{zoo}.{name}", f"{hf}.{name}")]
+    return [*rules, *(Rule(f"{zoo}.mix_{name}", f"{hf}.time_mix_{name}", Squeeze(), Squeeze(0)) for name in names)]

@@ -10,6 +10,7 @@ from zoo.convert.shared import dense, rope
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("smollm3",)
+MODELS = ("smollm3_3b",)
 DEFAULTS = {
     "vocab_size": 128256,
     "hidden_size": 2048,
@@ -45,16 +46,16 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = dense.layers(config, "smollm3")
-    windows = dense.windowed(found)
-    turns = next((attention.rope for attention, _ in found if attention.rope is not None), None)
+    layers = dense.layers(config, "smollm3")
+    windows = dense.windowed(layers)
+    turns = next((attention.rope for attention, _ in layers if attention.rope is not None), None)
     more = {
-        "mlp_bias": found[0][1].bias,
+        "mlp_bias": layers[0][1].bias,
         "use_sliding_window": windows["sliding_window"] is not None,
-        "no_rope_layers": [int(attention.rope is not None) for attention, _ in found],
+        "no_rope_layers": [int(attention.rope is not None) for attention, _ in layers],
         "rope_parameters": rope.to_hf(turns),
     }
-    return dense.to_hf(config, "SmolLM3", "smollm3", found) | windows | more
+    return dense.to_hf(config, "SmolLM3", "smollm3", layers) | windows | more
 
 
 def rules(config: ModelConfig) -> list[Entry]:

@@ -13,6 +13,8 @@ from zoo.convert.weight_map import Entry, Rule, Trunk, linear
 from zoo.convert.weight_ops import Concat
 
 MODEL_TYPES = ("xlstm",)
+MODELS = ("xlstm_7b",)
+UNREAD = ("add_out_norm", "max_inference_chunksize", "norm_reduction_force_float32", "return_last_states", "num_hidden_layers")
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 50304,
     "hidden_size": 4096,
@@ -62,16 +64,16 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = only(config, "xlstm", "mlstm", "swiglu")
-    mixer, channel = found[0]
+    layers = only(config, "xlstm", "mlstm", "swiglu")
+    mixer, channel = layers[0]
     return {
         "model_type": "xlstm",
         "architectures": ["xLSTMForCausalLM"],
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
         "embedding_dim": config.d_model,
-        "num_hidden_layers": len(found),
-        "num_blocks": len(found),
+        "num_hidden_layers": len(layers),
+        "num_blocks": len(layers),
         "num_heads": mixer.n_heads,
         "norm_eps": config.norm_eps,
         "qk_dim_factor": mixer.expand_k,
@@ -90,24 +92,24 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    found: list[Entry] = [Trunk("backbone."), *dense.tables(config, "backbone.embeddings.weight"), *linear("norm", "backbone.out_norm")]
+    entries: list[Entry] = [Trunk("backbone."), *dense.tables(config, "backbone.embeddings.weight"), *linear("norm", "backbone.out_norm")]
     blocks = dense.resolved(config)
     for layer in range(len(blocks) // 2):
         (mixer,), (channel,) = blocks[2 * layer], blocks[2 * layer + 1]
-        theirs = f"backbone.blocks.{layer}"
-        found += linear(f"stack.norms.{2 * layer}", f"{theirs}.norm_mlstm") + linear(f"stack.norms.{2 * layer + 1}", f"{theirs}.norm_ffn")
-        found += mixer_rules(config.d_model, mixer.config, mixer.weights, f"{theirs}.mlstm_layer")
+        hf = f"backbone.blocks.{layer}"
+        entries += linear(f"stack.norms.{2 * layer}", f"{hf}.norm_mlstm") + linear(f"stack.norms.{2 * layer + 1}", f"{hf}.norm_ffn")
+        entries += mixer_rules(config.d_model, mixer.config, mixer.weights, f"{hf}.mlstm_layer")
         names = (("gate", "proj_up_gate"), ("up", "proj_up"), ("down", "proj_down"))
-        found += [rule for ours, name in names for rule in linear(f"{channel.weights}.{ours}", f"{theirs}.ffn.{name}")]
-    return found
+        entries += [rule for zoo, name in names for rule in linear(f"{channel.weights}.{zoo}", f"{hf}.ffn.{name}")]
+    return entries
 
 
-def mixer_rules(d_model: int, config: Any, ours: str, theirs: str) -> list[Rule]:
+def mixer_rules(d_model: int, config: Any, zoo: str, hf: str) -> list[Rule]:
     """q, k, v, the three gates, the norm and out_proj."""
     k, v = config.widths(d_model)
     return [
-        *linear(f"{ours}.in_proj", [f"{theirs}.{name}" for name in ("q", "k", "v", "ogate_preact")], Concat((k, k, v, v))),
-        *linear(f"{ours}.gate_proj", [f"{theirs}.{name}gate_preact" for name in "if"], Concat(2 * (config.n_heads,))),
-        Rule(f"{ours}.norm", f"{theirs}.multihead_norm.weight"),
-        *linear(f"{ours}.out_proj", f"{theirs}.out_proj"),
+        *linear(f"{zoo}.in_proj", [f"{hf}.{name}" for name in ("q", "k", "v", "ogate_preact")], Concat((k, k, v, v))),
+        *linear(f"{zoo}.gate_proj", [f"{hf}.{name}gate_preact" for name in "if"], Concat(2 * (config.n_heads,))),
+        Rule(f"{zoo}.norm", f"{hf}.multihead_norm.weight"),
+        *linear(f"{zoo}.out_proj", f"{hf}.out_proj"),
     ]

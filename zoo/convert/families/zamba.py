@@ -13,6 +13,8 @@ from zoo.convert.weight_map import Entry, Rule
 from zoo.convert.weight_ops import Concat
 
 MODEL_TYPES = ("zamba",)
+MODELS = ("zamba_7b",)
+UNREAD = ("time_step_min",)
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 32000,
     "tie_word_embeddings": True,
@@ -63,11 +65,11 @@ def space(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = shared_transformer.layers(config, "zamba", "mamba1")
-    mixer, _ = shared_transformer.first(found)
-    uses = sum(layer.transformer is not None for layer in found)
+    layers = shared_transformer.layers(config, "zamba", "mamba1")
+    mixer, _ = shared_transformer.first(layers)
+    uses = sum(layer.transformer is not None for layer in layers)
     require(uses > 1, "pattern", config.pattern, "zamba's class in transformers takes no model with one shared_transformer", "use it again")
-    return shared_transformer.to_hf(config, "Zamba", "zamba", found) | {
+    return shared_transformer.to_hf(config, "Zamba", "zamba", layers) | {
         "n_mamba_heads": mixer.n_heads,
         "mamba_dt_rank": mixer.dt_rank,
         "mamba_conv_bias": mixer.conv_bias,
@@ -76,15 +78,15 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    def space_rules(place: Place, theirs: str) -> list[Rule]:
+    def space_rules(place: Place, hf: str) -> list[Rule]:
         mixer: Any = place.config
-        return state_spaces.headed_rules(place.weights, theirs, mixer.n_heads, mixer.inner(config.d_model))
+        return state_spaces.headed_rules(place.weights, hf, mixer.n_heads, mixer.inner(config.d_model))
 
     return shared_transformer.rules(config, shared_transformer.layers(config, "zamba", "mamba1"), "shared_transf", space_rules, own_rules)
 
 
-def own_rules(place: Place, theirs: str, uses: list[int]) -> list[Rule]:
-    """Gate and up, which theirs holds apart."""
+def own_rules(place: Place, hf: str, uses: list[int]) -> list[Rule]:
+    """Gate and up, which the checkpoint holds apart."""
     config: Any = place.config
-    names = [f"{theirs}.feed_forward.{name}_proj.weight" for name in ("gate", "up")]
+    names = [f"{hf}.feed_forward.{name}_proj.weight" for name in ("gate", "up")]
     return [Rule(f"{place.weights}.gate_up.weight", names, Concat((config.hidden, config.hidden)))]

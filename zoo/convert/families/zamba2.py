@@ -17,6 +17,8 @@ from zoo.convert.shared.layers import Place
 from zoo.convert.weight_map import Entry, Rule, linear
 
 MODEL_TYPES = ("zamba2",)
+MODELS = ("zamba2_1b2", "zamba2_2b7")
+UNREAD = ("use_mem_eff_path",)
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 32000,
     "hidden_size": 2560,
@@ -99,14 +101,14 @@ def space(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    found = shared_transformer.layers(config, "zamba2", "mamba2")
-    mixer, block = shared_transformer.first(found)
-    return shared_transformer.to_hf(config, "Zamba2", "zamba2", found) | {
+    layers = shared_transformer.layers(config, "zamba2", "mamba2")
+    mixer, block = shared_transformer.first(layers)
+    return shared_transformer.to_hf(config, "Zamba2", "zamba2", layers) | {
         "n_mamba_heads": mixer.n_heads,
         "mamba_ngroups": mixer.n_groups,
         "time_step_min": mixer.dt_limit[0],
         "add_bias_linear": mixer.bias,
-        "num_mem_blocks": len({layer.transformer.weights for layer in found if layer.transformer is not None}),
+        "num_mem_blocks": len({layer.transformer.weights for layer in layers if layer.transformer is not None}),
         "use_shared_attention_adapter": block.adapt == "all",
         "adapter_rank": block.adapter_rank,
         "use_mem_rope": block.rope is not None,
@@ -115,21 +117,21 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def rules(config: ModelConfig) -> list[Entry]:
-    def space_rules(place: Place, theirs: str) -> list[Rule]:
-        return state_spaces.dual_rules(place.weights, theirs)
+    def space_rules(place: Place, hf: str) -> list[Rule]:
+        return state_spaces.dual_rules(place.weights, hf)
 
     return shared_transformer.rules(
         config, shared_transformer.layers(config, "zamba2", "mamba2"), "shared_transformer", space_rules, own_rules
     )
 
 
-def own_rules(place: Place, theirs: str, uses: list[int]) -> list[Rule]:
-    """Gate and up, and the adapters, which theirs numbers by the hybrid layer that uses them."""
-    found = linear(f"{place.weights}.gate_up", f"{theirs}.feed_forward.gate_up_proj")
+def own_rules(place: Place, hf: str, uses: list[int]) -> list[Rule]:
+    """Gate and up, and the adapters, which the checkpoint numbers by the hybrid layer that uses them."""
+    rules = linear(f"{place.weights}.gate_up", f"{hf}.feed_forward.gate_up_proj")
     parts = {f"qkv.{i}": f"self_attn.linear_{name}_adapter_list" for i, name in enumerate("qkv")}
     parts["gate_up.0"] = "feed_forward.gate_up_proj_adapter_list"
     for use, hybrid in enumerate(uses):
-        for ours, name in parts.items():
-            for mine, step in (("down", 0), ("up", 1)):
-                found.append(Rule(f"{place.weights}.own.{use}.{ours}.{mine}.weight", f"{theirs}.{name}.{hybrid}.{step}.weight"))
-    return found
+        for zoo, name in parts.items():
+            for part, step in (("down", 0), ("up", 1)):
+                rules.append(Rule(f"{place.weights}.own.{use}.{zoo}.{part}.weight", f"{hf}.{name}.{hybrid}.{step}.weight"))
+    return rules

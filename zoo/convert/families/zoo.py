@@ -1,4 +1,4 @@
-"""Every zoo model in its own words: config.json holds the model's mapping. `import zoo.hf` lets transformers read it."""
+"""Every zoo model as it is: config.json holds the model's mapping. `import zoo.hf` lets transformers read it."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blocks import gqa
-from blocks.errors import one_of, require
+from blocks.errors import ConfigError, one_of, require
 from zoo.config.model import ModelConfig
 from zoo.convert.shared import rope
 from zoo.convert.shared.layers import Place, Spec, assemble, only, places
@@ -15,9 +15,9 @@ from zoo.convert.weight_ops import Concat, Step
 
 ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "relu2": "relu2"}
 ACTIVATIONS_OUT = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu2": "relu2"}
-LONGEST = 131072  # max_position_embeddings of what we write: a zoo model has no longest text
+LONGEST = 131072  # max_position_embeddings of what is written: a zoo model has no longest text
 
-# their norms of a layer, for our norms (before) and post_norms (behind) of the attention and of the channel mixer
+# a checkpoint's norms of a layer, for the stack's norms (before) and post_norms (behind) of the attention and of the channel mixer
 NORM_NAMES = {
     "pre": {"norms": ("input_layernorm", "post_attention_layernorm")},
     "stream": {"norms": ("input_layernorm", "post_attention_layernorm")},
@@ -50,13 +50,13 @@ def text(hf: Mapping[str, Any], wrapper: str) -> dict[str, Any]:
 
 
 def refuse(hf: Mapping[str, Any], **only: Any) -> None:
-    """Raise ConfigError unless these keys have the one value that we compute."""
+    """Raise ConfigError unless these keys have the one value that the zoo computes."""
     for key, value in only.items():
         require(hf[key] == value, key, hf[key], f"the zoo has no such model, only {key} = {value}")
 
 
 def activation(name: str) -> str:
-    """Our word for their hidden_act. Raises ConfigError."""
+    """The activation of a hidden_act. Raises ConfigError."""
     one_of("hidden_act", name, tuple(ACTIVATIONS))
     return ACTIVATIONS[name]
 
@@ -109,16 +109,28 @@ def layers(config: ModelConfig, family: str) -> list[tuple[Any, Any]]:
     return [(a, f) for a, f in only(config, family, "gqa", "swiglu")]
 
 
-def to_hf(config: ModelConfig, name: str, model_type: str, found: Sequence[tuple[gqa.Config, Any]]) -> dict[str, Any]:
+def alternating(config: ModelConfig, family: str, mixers: Sequence[str], channels: Sequence[str]) -> list[tuple[Any, Any]]:
+    """(mixer, channel mixer) configs of each layer, resolved, of these types. Raises ConfigError where the stack is another one."""
+    sublayers = resolved(config)
+    for index, branches in enumerate(sublayers):
+        here = "|".join(place.type for place in branches)
+        if here not in (channels if index % 2 else mixers) or len(sublayers) % 2:
+            what = f"{family} has layers of {' or '.join(mixers)} and then {' or '.join(channels)}"
+            raise ConfigError("pattern", config.pattern, f"{what}; sub-layer {index} of {len(sublayers)} is {here}")
+    flat = [branches[0].config for branches in sublayers]
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def to_hf(config: ModelConfig, name: str, model_type: str, layers: Sequence[tuple[gqa.Config, Any]]) -> dict[str, Any]:
     """The keys of config.json that all these families have, from the first layer. name: of the class in transformers."""
-    first, channel = found[0]
+    first, channel = layers[0]
     return {
         "model_type": model_type,
         "architectures": [f"{name}ForCausalLM"],
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
         "intermediate_size": channel.hidden,
-        "num_hidden_layers": len(found),
+        "num_hidden_layers": len(layers),
         "num_attention_heads": first.n_heads,
         "num_key_value_heads": first.n_kv_heads,
         "head_dim": first.head_dim,
@@ -134,66 +146,66 @@ def to_hf(config: ModelConfig, name: str, model_type: str, found: Sequence[tuple
     }
 
 
-def windowed(found: Sequence[tuple[gqa.Config, Any]]) -> dict[str, Any]:
+def windowed(layers: Sequence[tuple[gqa.Config, Any]]) -> dict[str, Any]:
     """layer_types and sliding_window of layers with and without a window."""
-    types = ["full_attention" if attention.window is None else "sliding_attention" for attention, _ in found]
-    return {"layer_types": types, "sliding_window": next((a.window for a, _ in found if a.window is not None), None)}
+    types = ["full_attention" if attention.window is None else "sliding_attention" for attention, _ in layers]
+    return {"layer_types": types, "sliding_window": next((a.window for a, _ in layers if a.window is not None), None)}
 
 
-def ropes_by_type(found: Sequence[tuple[gqa.Config, Any]]) -> dict[str, Any]:
+def ropes_by_type(layers: Sequence[tuple[gqa.Config, Any]]) -> dict[str, Any]:
     """rope_parameters where layers with a window have their own; those of a type that no layer has are the other's."""
-    local = next((a.rope for a, _ in found if a.window is not None), None)
-    full = next((a.rope for a, _ in found if a.window is None), None)
+    local = next((a.rope for a, _ in layers if a.window is not None), None)
+    full = next((a.rope for a, _ in layers if a.window is None), None)
     return {"sliding_attention": rope.to_hf(local or full), "full_attention": rope.to_hf(full or local)}
 
 
-def attention_rules(place: Place, theirs: str, *steps: Step) -> list[Rule]:
+def attention_rules(place: Place, hf: str, *steps: Step) -> list[Rule]:
     """q_proj, k_proj, v_proj, o_proj, q_norm, k_norm; steps: after the three projections are joined."""
     config: Any = place.config
     e = config.head_dim
     sizes = (config.n_heads * e, config.n_kv_heads * e, config.n_kv_heads * e)
     return [
-        *linear(f"{place.weights}.qkv", [f"{theirs}.{name}_proj" for name in "qkv"], Concat(sizes), *steps),
-        *linear(f"{place.weights}.out", f"{theirs}.o_proj"),
-        *(rule for name in "qk" for rule in linear(f"{place.weights}.{name}_norm", f"{theirs}.{name}_norm")),
+        *linear(f"{place.weights}.qkv", [f"{hf}.{name}_proj" for name in "qkv"], Concat(sizes), *steps),
+        *linear(f"{place.weights}.out", f"{hf}.o_proj"),
+        *(rule for name in "qk" for rule in linear(f"{place.weights}.{name}_norm", f"{hf}.{name}_norm")),
     ]
 
 
-def gated_rules(place: Place, theirs: str) -> list[Rule]:
+def gated_rules(place: Place, hf: str) -> list[Rule]:
     """gate_proj, up_proj, down_proj."""
-    return [rule for name in ("gate", "up", "down") for rule in linear(f"{place.weights}.{name}", f"{theirs}.{name}_proj")]
+    return [rule for name in ("gate", "up", "down") for rule in linear(f"{place.weights}.{name}", f"{hf}.{name}_proj")]
 
 
-def norm_rules(config: ModelConfig, layer: int, theirs: str) -> list[Rule]:
+def norm_rules(config: ModelConfig, layer: int, hf: str) -> list[Rule]:
     """The norms of a layer whose attention is sub-layer 2 layer and whose channel mixer is the next."""
     return [
         rule
-        for ours, names in NORM_NAMES[config.norm_place].items()
+        for zoo, names in NORM_NAMES[config.norm_place].items()
         for i, name in enumerate(names)
-        for rule in linear(f"stack.{ours}.{2 * layer + i}", f"{theirs}.{name}")
+        for rule in linear(f"stack.{zoo}.{2 * layer + i}", f"{hf}.{name}")
     ]
 
 
 def ends(config: ModelConfig, trunk: str = "model", last: str = "norm") -> list[Entry]:
-    """Embedding, last norm (its name in theirs) and head."""
+    """Embedding, last norm (last: its name in the checkpoint) and head."""
     return [*tables(config, f"{trunk}.embed_tokens.weight"), *linear("norm", f"{trunk}.{last}")]
 
 
 def tables(config: ModelConfig, table: str, head: str = "lm_head.weight") -> list[Entry]:
-    """The embedding and the head, which theirs calls `table` and `head`."""
+    """The embedding and the head, by the names `table` and `head` in the checkpoint."""
     return [Rule("embedding.weight", table), Tied(head, table) if config.tie_embeddings else Rule("head.weight", head)]
 
 
 def rules(config: ModelConfig, *steps: Step) -> list[Entry]:
     """The weight map of a Llama-shaped model; steps: after q, k and v are joined."""
-    found = ends(config)
+    entries = ends(config)
     blocks = resolved(config)
     for layer in range(len(blocks) // 2):
         (attention_,), (channel,) = blocks[2 * layer], blocks[2 * layer + 1]
-        theirs = f"model.layers.{layer}"
-        found += [*attention_rules(attention_, f"{theirs}.self_attn", *steps), *gated_rules(channel, f"{theirs}.mlp")]
-        found += norm_rules(config, layer, theirs)
-    return found
+        hf = f"model.layers.{layer}"
+        entries += [*attention_rules(attention_, f"{hf}.self_attn", *steps), *gated_rules(channel, f"{hf}.mlp")]
+        entries += norm_rules(config, layer, hf)
+    return entries
 
 
 def resolved(config: ModelConfig) -> list[tuple[Place, ...]]:

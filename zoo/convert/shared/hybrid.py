@@ -30,10 +30,10 @@ KINDS = {"mamba": "linear_attention", "attention": "full_attention"}  # words fo
 
 def kinds(names: Sequence[str], *more: str) -> list[str]:
     """The kind of each layer in the words of transformers 5; more: kinds beside a state space and attention. Raises ConfigError."""
-    found = [KINDS.get(name, name) for name in names]
-    for kind in found:
+    types = [KINDS.get(name, name) for name in names]
+    for kind in types:
         one_of("layer_types", kind, (*KINDS.values(), *more))
-    return found
+    return types
 
 
 def dual(hf: Mapping[str, Any], channels: int | None = None, **more: Any) -> dict[str, Any]:
@@ -82,21 +82,13 @@ class Layers:
     another one, or has no state space. space: the type of its state spaces; channels: types of its channel mixers."""
 
     def __init__(self, config: ModelConfig, family: str, space: str, channels: Sequence[str]) -> None:
-        found = dense.resolved(config)
-        wanted = ((space, "gqa"), tuple(channels))
-        for index, branches in enumerate(found):
-            here = "|".join(place.type for place in branches)
-            if here not in wanted[index % 2] or len(found) % 2:
-                what = f"{family} has layers of {' or '.join(wanted[0])} and then {' or '.join(channels)}"
-                raise ConfigError("pattern", config.pattern, f"{what}; sub-layer {index} of {len(found)} is {here}")
-        flat = [branches[0].config for branches in found]
-        self.pairs: list[tuple[Any, Any]] = list(zip(flat[::2], flat[1::2], strict=True))
+        self.pairs = dense.alternating(config, family, (space, "gqa"), channels)
         self.attends = [isinstance(mixer, gqa.Config) for mixer, _ in self.pairs]
         if all(self.attends):
             raise ConfigError("pattern", config.pattern, f"{family} has a {space} in some layer")
         self.space: Any = self.pairs[self.attends.index(False)][0]
-        found_attention = [mixer for mixer, _ in self.pairs if isinstance(mixer, gqa.Config)]
-        self.attention = found_attention[0] if found_attention else gqa.Config(n_heads=1).resolved(config.d_model)
+        attentions = [mixer for mixer, _ in self.pairs if isinstance(mixer, gqa.Config)]
+        self.attention = attentions[0] if attentions else gqa.Config(n_heads=1).resolved(config.d_model)
 
     @property
     def sparse(self) -> list[bool]:
@@ -112,15 +104,15 @@ def surroundings(
     config: ModelConfig, names: tuple[str, str] = ("input_layernorm", "pre_ff_layernorm"), last: str = "final_layernorm"
 ) -> list[Entry]:
     """Embedding, head and every norm of the residual stream. names: of a layer's two norms; last: of the norm before the head."""
-    found = dense.ends(config, last=last)
+    entries = dense.ends(config, last=last)
     for index in range(len(config.layers)):
-        found += linear(f"stack.norms.{index}", f"model.layers.{index // 2}.{names[index % 2]}")
-    return found
+        entries += linear(f"stack.norms.{index}", f"model.layers.{index // 2}.{names[index % 2]}")
+    return entries
 
 
-def mixer_rules(place: Place, theirs: str) -> list[Rule]:
-    """{theirs}.self_attn or {theirs}.mamba."""
+def mixer_rules(place: Place, hf: str) -> list[Rule]:
+    """{hf}.self_attn or {hf}.mamba."""
     if place.type == "gqa":
-        return dense.attention_rules(place, f"{theirs}.self_attn")
+        return dense.attention_rules(place, f"{hf}.self_attn")
     rules = state_spaces.selective_rules if place.type == "mamba1" else state_spaces.dual_rules
-    return rules(place.weights, f"{theirs}.mamba")
+    return rules(place.weights, f"{hf}.mamba")

@@ -33,7 +33,7 @@ def attention(hf: Mapping[str, Any], *, pairs: str = "adjacent") -> dict[str, An
     heads, kv = hf["num_attention_heads"], hf.get("num_key_value_heads")
     require(kv in (None, heads), "num_key_value_heads", kv, f"must be num_attention_heads = {heads}: every head has keys of its own")
     spec = {"type": "mla", "n_heads": heads, "q_rank": hf["q_lora_rank"], "rope": rope.to_zoo(hf, 10000.0, pairs=pairs)}
-    spec |= {ours: hf[theirs] for ours, theirs in SIZES.items()} | ({"bias": True} if hf.get("attention_bias") else {})
+    spec |= {zoo: hf[key] for zoo, key in SIZES.items()} | ({"bias": True} if hf.get("attention_bias") else {})
     params = hf.get("rope_scaling") or hf.get("rope_parameters") or {}
     scaling = spec["rope"].get("scaling", {})
     if scaling and params.get("mscale_all_dim"):
@@ -87,16 +87,16 @@ def mixed(hf: Mapping[str, Any], mixers: Sequence[Mapping[str, Any]], mixture_: 
 
 def to_hf(config: ModelConfig, name: str, model_type: str) -> dict[str, Any]:
     """The keys of config.json that all these families have. name: of the class in transformers."""
-    found = experts.only(config, model_type, "mla")
-    return keys(config, found, found[0][0], name, model_type)
+    layers = experts.only(config, model_type, "mla")
+    return keys(config, layers, layers[0][0], name, model_type)
 
 
-def keys(config: ModelConfig, found: Sequence[tuple[Any, Any]], first: Any, name: str, model_type: str) -> dict[str, Any]:
+def keys(config: ModelConfig, layers: Sequence[tuple[Any, Any]], first: Any, name: str, model_type: str) -> dict[str, Any]:
     """`to_hf` of layers whose attention, or the first of many, is `first`."""
-    channel = experts.first(found, swiglu.Config)
-    moe: Any = experts.mixture(config, found, model_type)
+    channel = experts.first(layers, swiglu.Config)
+    moe: Any = experts.mixture(config, layers, model_type)
     params = rope.to_hf(first.rope) | _temperature(first)
-    sizes = {theirs: getattr(first, ours) for ours, theirs in SIZES.items()}
+    sizes = {hf: getattr(first, zoo) for zoo, hf in SIZES.items()}
     shared, rest = divmod(moe.shared_hidden, moe.hidden)
     require(rest == 0 and shared > 0, "shared_hidden", moe.shared_hidden, f"must be a multiple of hidden = {moe.hidden} in {model_type}")
     return sizes | {
@@ -106,7 +106,7 @@ def keys(config: ModelConfig, found: Sequence[tuple[Any, Any]], first: Any, name
         "hidden_size": config.d_model,
         "intermediate_size": moe.hidden if channel is None else channel.hidden,
         "moe_intermediate_size": moe.hidden,
-        "num_hidden_layers": len(found),
+        "num_hidden_layers": len(layers),
         "num_attention_heads": first.n_heads,
         "num_key_value_heads": first.n_heads,
         "q_lora_rank": first.q_rank,
@@ -123,7 +123,7 @@ def keys(config: ModelConfig, found: Sequence[tuple[Any, Any]], first: Any, name
         "topk_group": moe.top_groups,
         "norm_topk_prob": moe.normalize,
         "routed_scaling_factor": moe.routed_scale,
-        "first_k_dense_replace": [experts.is_moe(c) for _, c in found].index(True),
+        "first_k_dense_replace": [experts.is_moe(c) for _, c in layers].index(True),
         "bos_token_id": None,
         "eos_token_id": None,
         "pad_token_id": None,
@@ -139,25 +139,25 @@ def _temperature(attention_: Any) -> dict[str, float]:
     return {"mscale_all_dim": (math.sqrt(grown) - 1) / (0.1 * math.log(scaling.factor))}
 
 
-def index_to_hf(found: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
+def index_to_hf(layers: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
     """The indexer's keys of config.json, from the first layer, and the kind of every layer's channel mixer."""
-    first = found[0][0]
-    kinds = ["sparse" if experts.is_moe(channel) else "dense" for _, channel in found]
+    first = layers[0][0]
+    kinds = ["sparse" if experts.is_moe(channel) else "dense" for _, channel in layers]
     sizes = {"index_n_heads": first.index_heads, "index_head_dim": first.index_dim, "index_topk": first.index_top_k}
     return sizes | {"mlp_layer_types": kinds}
 
 
-def attention_rules(place: Place, theirs: str) -> list[Rule]:
+def attention_rules(place: Place, hf: str) -> list[Rule]:
     """The projections, norms and indexer of an attention layer."""
     config: Any = place.config
     names = NAMES | {"q_up": "q_proj" if config.q_rank is None else "q_b_proj"}
-    return [rule for ours, name in names.items() for rule in linear(f"{place.weights}.{ours}", f"{theirs}.{name}")]
+    return [rule for zoo, name in names.items() for rule in linear(f"{place.weights}.{zoo}", f"{hf}.{name}")]
 
 
 def rules(config: ModelConfig) -> list[Entry]:
     """The weight map. What stands behind the last layer predicts further tokens (multi-token prediction) and is no part of the model."""
-    found = experts.surroundings(config)
+    entries = experts.surroundings(config)
     for layer, attention_, channel in experts.pairs(config):
-        theirs = f"model.layers.{layer}"
-        found += [*attention_rules(attention_, f"{theirs}.self_attn"), *experts.deepseek_rules(channel, f"{theirs}.mlp")]
-    return [*found, LeftOut(f"model.layers.{len(config.layers) // 2}.*")]
+        hf = f"model.layers.{layer}"
+        entries += [*attention_rules(attention_, f"{hf}.self_attn"), *experts.deepseek_rules(channel, f"{hf}.mlp")]
+    return [*entries, LeftOut(f"model.layers.{len(config.layers) // 2}.*")]

@@ -1,4 +1,4 @@
-"""Lists of blocks, as checkpoints have them, and our blocks with a pattern; where each block's weights are in the model."""
+"""Lists of blocks, as checkpoints have them, and named blocks with a pattern, as the zoo has them; where each block's weights are."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Place(NamedTuple):
 
 def places(config: ModelConfig) -> list[tuple[Place, ...]]:
     """The blocks of each residual sub-layer, its parallel branches in a tuple."""
-    named, found = config.named, []
+    named, sublayers = config.named, []
     for index, names in enumerate(config.layers):
         keys = [block_key(index, name, named[name].share) for name in names]
-        found.append(
+        sublayers.append(
             tuple(Place(index, named[n].type, named[n].config, f"stack.blocks.{key}", n) for n, key in zip(names, keys, strict=True))
         )
-    return found
+    return sublayers
 
 
 def assemble(sublayers: Sequence[Sequence[Spec]]) -> dict[str, Any]:
@@ -82,48 +82,48 @@ def _repetition(texts: Sequence[str]) -> tuple[int, int]:
 
 
 def only(config: ModelConfig, family: str, *types: str) -> list[tuple[Any, ...]]:
-    """The block configs of each layer of theirs, resolved: `types` repeats over the sub-layers, "gqa", "swiglu" or "gqa|swiglu".
+    """The block configs of each layer of the checkpoint, resolved: `types` repeats over the sub-layers, "gqa", "swiglu" or "gqa|swiglu".
 
     Raises ConfigError where the stack is another one."""
-    found, wanted = places(config), [t.split("|") for t in types]
-    if len(found) % len(types):
-        raise ConfigError("pattern", config.pattern, f"{family} has layers of {' '.join(types)}, this is {len(found)} sub-layers")
-    for index, branches in enumerate(found):
+    sublayers, wanted = places(config), [t.split("|") for t in types]
+    if len(sublayers) % len(types):
+        raise ConfigError("pattern", config.pattern, f"{family} has layers of {' '.join(types)}, this is {len(sublayers)} sub-layers")
+    for index, branches in enumerate(sublayers):
         here = [place.type for place in branches]
         if here != wanted[index % len(types)]:
             raise ConfigError("pattern", config.pattern, f"{family} has layers of {' '.join(types)}; sub-layer {index} is {'|'.join(here)}")
-    flat = [place.config.resolved(config.d_model) for branches in found for place in branches]
+    flat = [place.config.resolved(config.d_model) for branches in sublayers for place in branches]
     size = sum(len(t) for t in wanted)
     return [tuple(flat[i : i + size]) for i in range(0, len(flat), size)]
 
 
-def require_same(family: str, mine: ModelConfig, read: ModelConfig) -> None:
+def require_same(family: str, config: ModelConfig, read: ModelConfig) -> None:
     """Raise ConfigError unless what was written of a model (`read`, as it is read back) is that model."""
     for field in fields(ModelConfig):
         if field.name not in FREE:
-            _equal(family, field.name, getattr(mine, field.name), getattr(read, field.name))
-    ours, theirs = places(mine), places(read)
-    _equal(family, "pattern", len(ours), len(theirs))
-    for branches, others in zip(ours, theirs, strict=True):
-        _equal(family, "pattern", [place.type for place in branches], [place.type for place in others])
-        for place, other in zip(branches, others, strict=True):
+            _equal(family, field.name, getattr(config, field.name), getattr(read, field.name))
+    sublayers, others = places(config), places(read)
+    _equal(family, "pattern", len(sublayers), len(others))
+    for branches, peers in zip(sublayers, others, strict=True):
+        _equal(family, "pattern", [place.type for place in branches], [place.type for place in peers])
+        for place, other in zip(branches, peers, strict=True):
             for key in USES:
-                _equal(family, f"blocks.{place.name}.{key}", getattr(mine.named[place.name], key), getattr(read.named[other.name], key))
-            a, b = place.config.resolved(mine.d_model), other.config.resolved(read.d_model)
+                _equal(family, f"blocks.{place.name}.{key}", getattr(config.named[place.name], key), getattr(read.named[other.name], key))
+            a, b = place.config.resolved(config.d_model), other.config.resolved(read.d_model)
             for f in fields(a):
                 _equal(family, f"blocks.{place.name}.{f.name}", getattr(a, f.name), getattr(b, f.name))
-    for (place, first), (_, other_first) in zip(_firsts(ours), _firsts(theirs), strict=True):
+    for (place, first), (_, other_first) in zip(_firsts(sublayers), _firsts(others), strict=True):
         _equal(family, f"blocks.{place.name}.share", f"with sub-layer {first}", f"with sub-layer {other_first}")
 
 
-def _firsts(found: Sequence[tuple[Place, ...]]) -> list[tuple[Place, int]]:
+def _firsts(sublayers: Sequence[tuple[Place, ...]]) -> list[tuple[Place, int]]:
     """Each block and the first sub-layer that has its weights."""
-    flat = [place for branches in found for place in branches]
+    flat = [place for branches in sublayers for place in branches]
     firsts = {place.weights: place.sublayer for place in reversed(flat)}
     return [(place, firsts[place.weights]) for place in flat]
 
 
-def _equal(family: str, place: str, mine: Any, read: Any) -> None:
-    numbers = isinstance(mine, float) and isinstance(read, (int, float)) and math.isclose(mine, read, rel_tol=1e-12)
-    if mine != read and not numbers:
-        raise ConfigError(place, mine, f"a checkpoint of {family} can't say this: it would be read as {read!r}")
+def _equal(family: str, place: str, value: Any, read: Any) -> None:
+    numbers = isinstance(value, float) and isinstance(read, (int, float)) and math.isclose(value, read, rel_tol=1e-12)
+    if value != read and not numbers:
+        raise ConfigError(place, value, f"a checkpoint of {family} can't say this: it would be read as {read!r}")

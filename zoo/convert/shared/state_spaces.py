@@ -64,10 +64,10 @@ def to_hf(config: ModelConfig, name: str, model_type: str, layers: int, mixer: A
 
 def ends(config: ModelConfig) -> list[Entry]:
     """Embedding, head, and every norm of the residual stream."""
-    found = [Trunk("backbone."), *dense.tables(config, "backbone.embeddings.weight"), *linear("norm", "backbone.norm_f")]
+    entries = [Trunk("backbone."), *dense.tables(config, "backbone.embeddings.weight"), *linear("norm", "backbone.norm_f")]
     for layer in range(len(config.layers)):
-        found += linear(f"stack.norms.{layer}", f"backbone.layers.{layer}.norm")
-    return found
+        entries += linear(f"stack.norms.{layer}", f"backbone.layers.{layer}.norm")
+    return entries
 
 
 def mixers(config: ModelConfig) -> list[tuple[Place, str]]:
@@ -75,34 +75,34 @@ def mixers(config: ModelConfig) -> list[tuple[Place, str]]:
     return [(place, f"backbone.layers.{layer}.mixer") for layer, (place,) in enumerate(dense.resolved(config))]
 
 
-def conv_rules(ours: str, theirs: str) -> list[Rule]:
-    """A short convolution that theirs keeps as nn.Conv1d."""
-    return [Rule(f"{ours}.weight", f"{theirs}.weight", Squeeze()), Rule(f"{ours}.bias", f"{theirs}.bias")]
+def conv_rules(zoo: str, hf: str) -> list[Rule]:
+    """A short convolution, which the checkpoint keeps as nn.Conv1d."""
+    return [Rule(f"{zoo}.weight", f"{hf}.weight", Squeeze()), Rule(f"{zoo}.bias", f"{hf}.bias")]
 
 
-def selective_rules(ours: str, theirs: str) -> list[Rule]:
+def selective_rules(zoo: str, hf: str) -> list[Rule]:
     """Mamba's mixer; norms of dt', B and C where it has them (Jamba's names)."""
-    found = conv_rules(f"{ours}.conv", f"{theirs}.conv1d")
+    rules = conv_rules(f"{zoo}.conv", f"{hf}.conv1d")
     for name in ("in_proj", "x_proj", "dt_proj", "out_proj"):
-        found += linear(f"{ours}.{name}", f"{theirs}.{name}")
+        rules += linear(f"{zoo}.{name}", f"{hf}.{name}")
     for index, name in enumerate(("dt", "b", "c")):
-        found.append(Rule(f"{ours}.norms.{index}.weight", f"{theirs}.{name}_layernorm.weight"))
-    return [*found, *(Rule(f"{ours}.{name}", f"{theirs}.{name}") for name in ("A_log", "D"))]
+        rules.append(Rule(f"{zoo}.norms.{index}.weight", f"{hf}.{name}_layernorm.weight"))
+    return [*rules, *(Rule(f"{zoo}.{name}", f"{hf}.{name}") for name in ("A_log", "D"))]
 
 
-def headed_rules(ours: str, theirs: str, heads: int, channels: int) -> list[Rule]:
+def headed_rules(zoo: str, hf: str, heads: int, channels: int) -> list[Rule]:
     """Mamba's mixer with heads (Zamba's names): x and z of a channel stand side by side, heads have a dimension of their own."""
-    found = conv_rules(f"{ours}.conv", f"{theirs}.conv1d")
-    found += linear(f"{ours}.in_proj", f"{theirs}.in_proj", Permute(ungrouped(channels, (1, 1))))
-    found += linear(f"{ours}.out_proj", f"{theirs}.out_proj")
+    rules = conv_rules(f"{zoo}.conv", f"{hf}.conv1d")
+    rules += linear(f"{zoo}.in_proj", f"{hf}.in_proj", Permute(ungrouped(channels, (1, 1))))
+    rules += linear(f"{zoo}.out_proj", f"{hf}.out_proj")
     apart = {"x_proj.weight": "x_proj_weight", "dt_proj.weight": "dt_proj_weight", "dt_proj.bias": "dt_proj_bias"}
     names = apart | {name: name for name in ("A_log", "D")}
-    return [*found, *(Rule(f"{ours}.{mine}", f"{theirs}.{name}", Heads(heads)) for mine, name in names.items())]
+    return [*rules, *(Rule(f"{zoo}.{own}", f"{hf}.{name}", Heads(heads)) for own, name in names.items())]
 
 
-def dual_rules(ours: str, theirs: str) -> list[Rule]:
+def dual_rules(zoo: str, hf: str) -> list[Rule]:
     """Mamba-2's mixer."""
-    found = conv_rules(f"{ours}.conv", f"{theirs}.conv1d")
+    rules = conv_rules(f"{zoo}.conv", f"{hf}.conv1d")
     for name in ("in_proj", "norm", "out_proj"):
-        found += linear(f"{ours}.{name}", f"{theirs}.{name}")
-    return [*found, *(Rule(f"{ours}.{name}", f"{theirs}.{name}") for name in ("dt_bias", "A_log", "D"))]
+        rules += linear(f"{zoo}.{name}", f"{hf}.{name}")
+    return [*rules, *(Rule(f"{zoo}.{name}", f"{hf}.{name}") for name in ("dt_bias", "A_log", "D"))]

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import strategies as st
 
 from blocks.errors import ConfigError
-from tests.zoo.convert.parity import check, compared, examples, imported, their_model, within
+from tests.zoo.convert.families.test_qwen3_next import LAYERS
+from tests.zoo.convert.parity import check, compared, examples, hf_model, imported, within
 from tests.zoo.convert.strategies import dense, ropes
-from tests.zoo.convert.test_qwen3_next import LAYERS
 from zoo.config.model import load_model
 from zoo.convert.families import minimax
 from zoo.convert.shared.layers import require_same
 
-PUBLISHED = Path(__file__).parents[3] / "configs" / "models" / "published" / "minimax_text_01.yaml"
+PUBLISHED = Path(__file__).parents[4] / "configs" / "models" / "published" / "minimax_text_01.yaml"
 FACTOR = 3.5565588200778455
 HUB: dict[str, Any] = {  # what config.json of MiniMaxAI/MiniMax-Text-01 says of the model
     "model_type": "minimax_text_01",
@@ -79,10 +79,10 @@ def test_parity_with_half_of_a_head_turned(monkeypatch: pytest.MonkeyPatch) -> N
     turned = {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5}
     sizes = {"hidden_size": 24, "num_attention_heads": 4, "head_dim": 8, "vocab_size": 31, "intermediate_size": 10, "num_local_experts": 4}
     hf = {"model_type": "minimax", "num_hidden_layers": 2, "num_key_value_heads": 2, "rope_parameters": turned, **sizes}
-    theirs = their_model(hf)
-    within(compared("minimax", theirs, ours := imported(theirs)), hf)
+    reference = hf_model(hf)
+    within(compared("minimax", reference, model := imported(reference)), hf)
     with pytest.raises(ConfigError, match="turns whole heads"):
-        minimax.to_hf(ours.config)
+        minimax.to_hf(model.config)
 
 
 def test_the_published_config_json_is_the_published_model() -> None:

@@ -7,9 +7,9 @@ import torch
 from hypothesis import strategies as st
 
 from tests.oracle import error
-from tests.zoo.convert.parity import check, examples, their_logits, their_model
+from tests.zoo.convert.families.test_qwen3_next import LAYERS
+from tests.zoo.convert.parity import check, examples, hf_logits, hf_model
 from tests.zoo.convert.strategies import dense, ropes
-from tests.zoo.convert.test_qwen3_next import LAYERS
 from zoo.convert.checkpoint import export_folder, import_folder, read_shards
 
 # key heads, value heads, their widths: all keys as wide as all values, for transformers writes three equal pieces of the convolution
@@ -36,15 +36,15 @@ def test_parity(hf: dict[str, Any]) -> None:
 
 
 def test_wider_values(tmp_path: Path) -> None:
-    """What we write has the convolution's true pieces, and what transformers writes is read all the same."""
+    """What the zoo writes has the convolution's true pieces, and what transformers writes is read all the same."""
     heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "layer_types": ["linear_attention", "full_attention"]}
     sizes = {"hidden_size": 12, "intermediate_size": 7, "vocab_size": 61, **dict(zip(NAMES, (2, 2, 3, 5), strict=True))}
-    theirs = their_model({"model_type": "olmo_hybrid", "pad_token_id": None, "eos_token_id": None, **heads, **sizes})
-    theirs.save_pretrained(tmp_path / "theirs")
-    ours = import_folder(tmp_path / "theirs")
+    reference = hf_model({"model_type": "olmo_hybrid", "pad_token_id": None, "eos_token_id": None, **heads, **sizes})
+    reference.save_pretrained(tmp_path / "hf")
+    model = import_folder(tmp_path / "hf")
     tokens = torch.randint(61, (2, 9))
     with torch.no_grad():
-        assert error(ours(tokens)[0], their_logits(theirs, tokens)) < 1e-5
-    export_folder(ours, tmp_path / "ours", "olmo_hybrid")
-    written = read_shards(tmp_path / "ours")
+        assert error(model(tokens)[0], hf_logits(reference, tokens)) < 1e-5
+    export_folder(model, tmp_path / "zoo", "olmo_hybrid")
+    written = read_shards(tmp_path / "zoo")
     assert [written[f"model.layers.0.linear_attn.{name}_conv1d.weight"].shape[0] for name in "qkv"] == [6, 6, 10]

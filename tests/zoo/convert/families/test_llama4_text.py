@@ -11,7 +11,7 @@ from zoo.config.model import load_model
 from zoo.convert.families import llama4_text
 from zoo.convert.shared.layers import require_same
 
-PUBLISHED = Path(__file__).parents[3] / "configs" / "models" / "published" / "llama4_scout.yaml"
+PUBLISHED = Path(__file__).parents[4] / "configs" / "models" / "published" / "llama4_scout.yaml"
 HUB: dict[str, Any] = {  # what text_config of meta-llama/Llama-4-Scout-17B-16E says of the model
     "model_type": "llama4_text",
     "attention_bias": False,

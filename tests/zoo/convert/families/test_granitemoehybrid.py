@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.zoo.convert.parity import check, examples
-from tests.zoo.convert.strategies import DEFAULT, LINEAR, dense, mamba, ropes
+from tests.zoo.convert.strategies import DEFAULT, FACTORS, LINEAR, dense, mamba, ropes
 
 CONFIGS = dense(
     "granitemoehybrid",
@@ -18,10 +18,7 @@ CONFIGS = dense(
     num_local_experts=st.sampled_from([0, 5]),
     num_experts_per_tok=st.sampled_from([1, 2]),
     shared_intermediate_size=st.sampled_from([6, 9]),
-    embedding_multiplier=st.sampled_from([1.0, 12.0]),
-    residual_multiplier=st.sampled_from([1.0, 0.22]),
-    attention_multiplier=st.sampled_from([0.25, 0.0625]),
-    logits_scaling=st.sampled_from([1.0, 7.0]),
+    **FACTORS,
 )
 
 

@@ -1,5 +1,5 @@
-"""RWKV-4 against RwkvForCausalLM, whole texts: with a cache the class mixes the rows of a batch in single-token steps, so that our
-decoding is held to its full pass."""
+"""RWKV-4 against RwkvForCausalLM, whole texts: with a cache the class mixes the rows of a batch in single-token steps, so that the
+zoo's decoding is held to its full pass."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import strategies as st
 
 from tests.oracle import error
-from tests.zoo.convert.parity import check, examples, their_logits, their_model
+from tests.zoo.convert.parity import check, examples, hf_logits, hf_model
 from tests.zoo.convert.strategies import VOCAB
 
 SIZES = {
@@ -38,9 +38,9 @@ def test_parity(hf: dict[str, Any]) -> None:
     check("rwkv", hf)
 
 
-def test_their_single_steps_mix_the_rows_of_a_batch() -> None:
-    """Why our decoding is not held to theirs."""
-    model = their_model(SIZES)
+def test_single_steps_of_the_class_mix_the_rows_of_a_batch() -> None:
+    """Why the zoo's decoding is not held to that of the class."""
+    model = hf_model(SIZES)
     tokens = torch.randint(VOCAB, (2, 6), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before = model(input_ids=tokens[:, :5], use_cache=True)
@@ -48,4 +48,4 @@ def test_their_single_steps_mix_the_rows_of_a_batch() -> None:
         assert mixed.shape == (2, 2, VOCAB), "two rows of one token each come out as two rows of two"
         alone = model(input_ids=tokens[:1, :5], use_cache=True)
         step = model(input_ids=tokens[:1, 5:], state=alone.state).logits
-    assert error(step, their_logits(model, tokens[:1]).detach()[:, 5:]) < 1e-5
+    assert error(step, hf_logits(model, tokens[:1]).detach()[:, 5:]) < 1e-5

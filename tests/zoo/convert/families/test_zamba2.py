@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import zoo
 from blocks.errors import ConfigError
 from tests.oracle import error
-from tests.zoo.convert.parity import check, examples, their_model
+from tests.zoo.convert.parity import check, examples, hf_model
 from tests.zoo.convert.strategies import DEFAULT, LINEAR, VOCAB, ropes
 from zoo.config.model import load_model
 from zoo.convert import weight_map
@@ -79,17 +79,17 @@ def test_every_use_may_hold_a_copy() -> None:
     """As a checkpoint whose transformers were saved wherever they stand: exact copies are read, others refused."""
     model = zoo.build(zamba2.to_zoo(SMALL))
     entries, own = zamba2.rules(model.config), weights_of(model)
-    written = weight_map.to_theirs(entries, own, "zamba2")
+    written = weight_map.to_hf(entries, own, "zamba2")
     copied = {
         name.replace("layers.0.", "layers.3."): t for name, t in written.items() if name.startswith("model.layers.0.shared_transformer.")
     }
     assert len(copied) == 8 + 2 * 4 * 2  # the shared tensors, and two matrices of four adapters of two uses
     assert copied.keys().isdisjoint(written)
-    found = weight_map.to_ours(entries, written | copied, own, "here")
-    assert all(torch.equal(found[name], tensor) for name, tensor in own.items())
+    tensors = weight_map.to_zoo(entries, written | copied, own, "here")
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in own.items())
     name, tensor = next(iter(copied.items()))
     with pytest.raises(ConfigError, match=name):
-        weight_map.to_ours(entries, written | copied | {name: tensor + 1}, own, "here")
+        weight_map.to_zoo(entries, written | copied | {name: tensor + 1}, own, "here")
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,11 @@ def test_what_is_no_such_model_is_refused(changes: dict[str, Any], place: str) -
     assert caught.value.place == place
 
 
-def test_an_untied_head_unties_their_transformers() -> None:
+def test_an_untied_head_unties_the_transformers_of_the_class() -> None:
     """Why it is refused: the class then computes with other weights at every use."""
 
     def transformers(tied: bool) -> int:
-        model = their_model(SMALL | {"tie_word_embeddings": tied})
+        model = hf_model(SMALL | {"tie_word_embeddings": tied})
         return len(
             {id(layer.shared_transformer.self_attn.o_proj.weight) for layer in model.model.layers if hasattr(layer, "shared_transformer")}
         )
@@ -135,23 +135,23 @@ def test_transformers_in_another_order_are_no_zamba2() -> None:
 
 
 def test_the_pattern_of_a_config_without_one() -> None:
-    ours = {"M": "M", "S": "S", "S2": "T"}
+    letters = {"M": "M", "S": "S", "S2": "T"}
     config = load_model(zamba2.to_zoo({"n_mamba_heads": 80, "num_mem_blocks": 2}))
-    published = load_model(Path(__file__).parents[3] / "configs" / "models" / "published" / "zamba2_2b7.yaml")
-    assert [ours[name] for (name,) in config.layers] == [name for (name,) in published.layers]
+    published = load_model(Path(__file__).parents[4] / "configs" / "models" / "published" / "zamba2_2b7.yaml")
+    assert [letters[name] for (name,) in config.layers] == [name for (name,) in published.layers]
 
 
-def test_their_single_steps_lose_the_bound_of_dt(tmp_path: Path) -> None:
-    """Their decoding leaves their own full pass where dt is below time_step_min; ours doesn't."""
-    theirs = their_model(SMALL | {"time_step_min": 0.5})
-    theirs.save_pretrained(tmp_path)
-    ours = import_folder(tmp_path)
+def test_single_steps_of_the_class_lose_the_bound_of_dt(tmp_path: Path) -> None:
+    """The class's decoding leaves its own full pass where dt is below time_step_min; the zoo's doesn't."""
+    reference = hf_model(SMALL | {"time_step_min": 0.5})
+    reference.save_pretrained(tmp_path)
+    model = import_folder(tmp_path)
     tokens = torch.randint(VOCAB, (2, 12), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        whole = theirs(tokens, use_cache=False).logits
-        cache = theirs(tokens[:, :11]).past_key_values
-        step = theirs(tokens[:, 11:], past_key_values=cache).logits
-        _, state = ours(tokens[:, :11])
-        mine, _ = ours(tokens[:, 11:], state)
-    assert error(mine, whole[:, 11:]) < 1e-5
+        whole = reference(tokens, use_cache=False).logits
+        cache = reference(tokens[:, :11]).past_key_values
+        step = reference(tokens[:, 11:], past_key_values=cache).logits
+        _, state = model(tokens[:, :11])
+        own, _ = model(tokens[:, 11:], state)
+    assert error(own, whole[:, 11:]) < 1e-5
     assert error(step, whole[:, 11:]) > 1e-3

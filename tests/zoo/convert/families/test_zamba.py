@@ -24,7 +24,7 @@ CONFIGS = st.fixed_dictionaries(
             [None, ["hybrid", *["linear_attention"] * 3, "hybrid"], ["mamba", "hybrid", "hybrid", "mamba", "mamba"]]
         ),
         "attn_layer_period": st.sampled_from([1, 2, 3]),
-        "attn_layer_offset": st.just(0),  # their class takes no model with one hybrid layer
+        "attn_layer_offset": st.just(0),  # the class takes no model with one hybrid layer
         "num_attention_heads": st.just(2),
         "num_key_value_heads": st.sampled_from([1, 2]),
         "attention_head_dim": st.sampled_from([None, 6]),
@@ -63,7 +63,7 @@ def test_what_is_no_such_model_is_refused(changes: dict[str, Any], place: str) -
 
 
 def test_the_pattern_of_a_config_without_one() -> None:
-    published = load_model(Path(__file__).parents[3] / "configs" / "models" / "published" / "zamba_7b.yaml")
+    published = load_model(Path(__file__).parents[4] / "configs" / "models" / "published" / "zamba_7b.yaml")
     assert load_model(zamba.to_zoo({})).layers == published.layers
 
 

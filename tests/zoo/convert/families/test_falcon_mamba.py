@@ -5,9 +5,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.zoo.convert.families.test_mamba import INNER
 from tests.zoo.convert.parity import check, examples
 from tests.zoo.convert.strategies import spaces
-from tests.zoo.convert.test_mamba import INNER
 
 MIXER = {"time_step_rank": st.sampled_from(["auto", 3]), "mixer_rms_eps": st.sampled_from([1e-6, 1e-2])}
 CONFIGS = st.builds(or_, spaces("falcon_mamba", **MIXER), INNER)

@@ -10,7 +10,7 @@ from tests.zoo.convert.strategies import latent
 CONFIGS = latent(
     "deepseek_v2",
     layers=2,
-    kv_lora_rank=st.sampled_from([6, 12]),  # their complex numbers take no odd strides
+    kv_lora_rank=st.sampled_from([6, 12]),  # the class's complex numbers take no odd strides
     q_lora_rank=st.sampled_from([None, 7]),
     attention_bias=st.booleans(),
     topk_method=st.sampled_from(["greedy", "group_limited_greedy"]),

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from tests.zoo.convert.families.test_qwen3_next import MIXED
 from tests.zoo.convert.parity import check, examples
 from tests.zoo.convert.strategies import dense
-from tests.zoo.convert.test_qwen3_next import MIXED
 
 CONFIGS = dense("qwen3_5_text", layers=3, **MIXED)
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.zoo.convert.families.test_qwen3_next import MIXED
 from tests.zoo.convert.parity import check, examples
 from tests.zoo.convert.strategies import dense
-from tests.zoo.convert.test_qwen3_next import MIXED
 
 CONFIGS = dense(
     "qwen3_5_moe_text",

@@ -5,14 +5,14 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.zoo.convert.families.test_lfm2 import MIXED
 from tests.zoo.convert.parity import check, examples
 from tests.zoo.convert.strategies import dense
-from tests.zoo.convert.test_lfm2 import MIXED
 from zoo.config.model import load_model
 from zoo.convert.families import lfm2_moe
 from zoo.convert.shared.layers import require_same
 
-PUBLISHED = Path(__file__).parents[3] / "configs" / "models" / "published" / "lfm2_8b_a1b.yaml"
+PUBLISHED = Path(__file__).parents[4] / "configs" / "models" / "published" / "lfm2_8b_a1b.yaml"
 HUB: dict[str, Any] = {  # what config.json of LiquidAI/LFM2-8B-A1B says of the model
     "model_type": "lfm2_moe",
     "conv_L_cache": 3,

@@ -1,5 +1,5 @@
-"""xLSTM against xLSTMForCausalLM, whole texts: its cache rounds widths up to multiples of 64, so that our decoding is held to its full
-pass. A chunk of 3 or 8 tokens leaves a rest that the class walks token by token."""
+"""xLSTM against xLSTMForCausalLM, whole texts: its cache rounds widths up to multiples of 64, so that decoding is held to its full pass.
+A chunk of 3 or 8 tokens leaves a rest that the class walks token by token."""
 
 from typing import Any
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.zoo.convert.parity import check, examples
 from tests.zoo.convert.strategies import DEFAULT, LINEAR, dense, mamba, ropes
 
-FACTOR = st.sampled_from([0.5, 0.75, 1.25])  # theirs are kept in float32, where these are exact
+FACTOR = st.sampled_from([0.5, 0.75, 1.25])  # the class keeps its factors in float32, where these are exact
 
 
 def shaped(hf: dict[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ SPARSE = ["linear_attention", "moe", "full_attention", "mlp", "linear_attention"
 
 def without_mixtures_biases(hf: dict[str, Any]) -> dict[str, Any]:
     """The number of layers follows from their kinds; biases of plain MLPs only where there are no experts."""
-    found = {key: value for key, value in hf.items() if key != "num_hidden_layers"}
-    return found | {"mlp_bias": hf["mlp_bias"] and "moe" not in hf["layers_block_type"]}
+    config = {key: value for key, value in hf.items() if key != "num_hidden_layers"}
+    return config | {"mlp_bias": hf["mlp_bias"] and "moe" not in hf["layers_block_type"]}
 
 
 CONFIGS = dense(

@@ -4,9 +4,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.zoo.convert.families.test_qwen3_next import LAYERS
 from tests.zoo.convert.parity import check, examples
 from tests.zoo.convert.strategies import latent
-from tests.zoo.convert.test_qwen3_next import LAYERS
 from zoo.convert.families import kimi_linear
 
 SIZES: dict[str, Any] = {
@@ -44,9 +44,9 @@ def test_parity(hf: dict[str, Any]) -> None:
 
 def test_published_configs_count_layers_from_one() -> None:
     own = {"full_attn_layers": [2, 4], "kda_layers": [1, 3], "head_dim": 8, "num_heads": 3, "short_conv_kernel_size": 2}
-    found = kimi_linear.to_zoo({"model_type": "kimi_linear", "num_hidden_layers": 4, "linear_attn_config": own, "num_experts": 16})
-    blocks = found["blocks"]
-    types = [blocks[name]["type"] for name in found["pattern"].replace("(", "").replace(")", "").split()]
+    values = kimi_linear.to_zoo({"model_type": "kimi_linear", "num_hidden_layers": 4, "linear_attn_config": own, "num_experts": 16})
+    blocks = values["blocks"]
+    types = [blocks[name]["type"] for name in values["pattern"].replace("(", "").replace(")", "").split()]
     assert types == ["gated_delta", "swiglu", "mla", "moe", "gated_delta", "moe", "mla", "moe"]
     delta, experts = (next(b for b in blocks.values() if b["type"] == kind) for kind in ("gated_delta", "moe"))
     assert (delta["n_heads"], delta["head_dim"], delta["conv"], experts["n_experts"]) == (3, 8, 2, 16)

@@ -1,5 +1,5 @@
 """RecurrentGemma against RecurrentGemmaForCausalLM, whole texts: with a cache the class forgets its convolution's state after a
-continuation of several tokens, so that our decoding is held to its full pass."""
+continuation of several tokens, so that the zoo's decoding is held to its full pass."""
 
 from typing import Any
 
