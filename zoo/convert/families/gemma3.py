@@ -7,28 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo.config.model import ModelConfig
-from zoo.convert.families.gemma2 import surroundings
+from zoo.convert.families import gemma2
 from zoo.convert.shared import dense, rope
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("gemma3_text",)
 MODELS = ("gemma3_1b",)
-DEFAULTS = {
+DEFAULTS = gemma2.DEFAULTS | {
     "vocab_size": 262208,
-    "hidden_size": 2304,
-    "intermediate_size": 9216,
-    "num_hidden_layers": 26,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 256,
-    "hidden_activation": "gelu_pytorch_tanh",
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": True,
-    "attention_bias": False,
-    "query_pre_attn_scalar": 256,
-    "sliding_window": 4096,
     "sliding_window_pattern": 6,
-    "layer_types": None,
     "final_logit_softcapping": None,
     "attn_logit_softcapping": None,
     "use_bidirectional_attention": False,
@@ -44,7 +31,7 @@ def to_zoo(hf: Mapping[str, Any]) -> dict[str, Any]:
     more |= {"scale": hf["query_pre_attn_scalar"] ** -0.5}
     windows = dense.windows(hf, dense.periodic(hf, hf["sliding_window_pattern"]))
     attentions = [dense.attention(hf, turns[window is not None], window=window, **more) for window in windows]
-    return dense.model(hf, dense.pairs(attentions, dense.gated(hf, "hidden_activation")), **surroundings(hf))
+    return dense.model(hf, dense.pairs(attentions, dense.gated(hf, "hidden_activation")), **gemma2.surroundings(hf))
 
 
 def _local(hf: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,24 +7,16 @@ from typing import Any
 
 from blocks import swiglu
 from zoo.config.model import ModelConfig
+from zoo.convert.families import mistral
 from zoo.convert.shared import dense, experts, rope
 from zoo.convert.shared.layers import only
 from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("mixtral",)
 MODELS = ("mixtral_8x7b",)
-DEFAULTS: dict[str, Any] = {
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": None,
-    "hidden_act": "silu",
+DEFAULTS: dict[str, Any] = mistral.DEFAULTS | {
     "max_position_embeddings": 4096 * 32,
     "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": False,
     "sliding_window": None,
     "num_experts_per_tok": 2,
     "num_local_experts": 8,

@@ -13,26 +13,16 @@ from zoo.convert.weight_map import Entry
 
 MODEL_TYPES = ("qwen3_5_text", "qwen3_5")
 MODELS = ("qwen3_5_9b",)
-DEFAULTS: dict[str, Any] = {
+SPARSE = (  # keys of Qwen3-Next's experts
+    *("decoder_sparse_step", "moe_intermediate_size", "shared_expert_intermediate_size"),
+    *("num_experts_per_tok", "num_experts", "norm_topk_prob", "mlp_only_layers"),
+)
+DEFAULTS: dict[str, Any] = {key: value for key, value in qwen3_next.DEFAULTS.items() if key not in SPARSE} | {
     "vocab_size": 248320,
     "hidden_size": 4096,
     "intermediate_size": 12288,
     "num_hidden_layers": 32,
-    "num_attention_heads": 16,
     "num_key_value_heads": 4,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": False,
-    "partial_rotary_factor": 0.25,
-    "attention_bias": False,
-    "head_dim": 256,
-    "linear_conv_kernel_dim": 4,
-    "linear_key_head_dim": 128,
-    "linear_value_head_dim": 128,
-    "linear_num_key_heads": 16,
-    "linear_num_value_heads": 32,
-    "layer_types": None,
-    "full_attention_interval": 4,
 }
 
 
