@@ -102,5 +102,5 @@ def test_a_wrong_length(argv: list[str], capsys: pytest.CaptureFixture[str]) -> 
 
 def test_no_compiler_is_imported() -> None:
     """It takes as long as torch itself."""
-    program = "import sys; from train import listing; tables.models(); tables.blocks(); sys.exit('torch._dynamo' in sys.modules)"
+    program = "import sys; from train.cli import tables; tables.models(); tables.blocks(); sys.exit('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
