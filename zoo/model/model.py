@@ -22,7 +22,8 @@ from zoo.config.model import ModelConfig
 from zoo.ledger.ledger import Ledger, ledger
 from zoo.model.padding import leading, restore
 from zoo.model.segment_memory import Segments, SegmentState
-from zoo.model.stack import LayerStates, Stack, make_norm
+from zoo.model.stack import LayerStates, Stack
+from zoo.model.sublayer import make_norm
 
 IGNORE = -100  # a label that is not scored
 
