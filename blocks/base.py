@@ -26,7 +26,7 @@ class Cost:
 
     flops:          forward, what the mathematics needs: multiply-add = 2, matmul-like work only, visible pairs only; a
                     recurrence costs its recurrence.
-    executed_flops: forward, what the chunked room spends in matmuls (dense tiles, chunk length included).
+    executed_flops: forward, what the chunked back end spends in matmuls (dense tiles, chunk length included).
     state_bytes:    the state after `length` tokens of one unpadded document, float32.
     idle_params:    of params, those that one token does not meet: the experts that it did not choose.
     """

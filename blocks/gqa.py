@@ -32,8 +32,8 @@ from kernels.conv import flops as conv_flops
 class Temperature:
     """Queries grow with their position p by 1 + scale ln(1 + floor((p + 1) / every)), so that long texts stay as sharp."""
 
-    scale: float = 0.1
-    every: int = 8192  # tokens
+    scale: float = 0.1  # growth of the queries with the logarithm
+    every: int = 8192  # tokens after which the logarithm grows by a step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,24 +41,24 @@ class Config(base.Config):
     paper: ClassVar[str] = "Grouped-query attention, arXiv:2305.13245"
 
     n_heads: int = 4  # query heads
-    n_kv_heads: int | None = None  # key and value heads; none: n_heads (MHA); 1: MQA
-    head_dim: int | None = None  # width of a head; none: d_model / n_heads
-    rope: Rope | None = field(default_factory=Rope)  # rotary positions; null: none
-    window: int | None = None  # keys that a token sees, itself included; null: all
-    chunk: int | None = None  # a token sees only the tokens of its own chunk: positions of a document in runs of so many; null: all
-    sink_tokens: int = 0  # first tokens of a document that stay visible behind the window
-    sink_logit: bool = False  # a learned logit a head in the softmax's denominator
-    qk_norm: str = "none"  # none | head (each head on its own, one weight for all) | full (all heads together)
-    qk_norm_kind: str = "rmsnorm"  # rmsnorm | rmsnorm_centred (1 + weight) | rmsnorm_plain (no weight) | layernorm | layernorm_unbiased
-    qk_norm_after_rope: bool = False  # the norm of q and k comes after rotary positions (qk_norm: head)
-    norm_eps: float = 1e-6  # of qk_norm
-    output_gate: str = "none"  # none | head (a sigmoid a head) | element (a sigmoid a channel)
-    softcap: float | None = None  # scores become softcap tanh(score / softcap)
-    scale: float | None = None  # factor of the scores; none: head_dim^-1/2
-    temperature: Temperature | None = None  # queries that grow with their position; null: none
+    n_kv_heads: int | None = None  # key and value heads, a divisor of n_heads, 1: MQA; null: as many as n_heads (MHA)
+    head_dim: int | None = None  # channels of a head; null: d_model / n_heads
+    rope: Rope | None = field(default_factory=Rope)  # rotary positions of queries and keys (see Rope); null: no positions
+    window: int | None = None  # keys that a token sees, itself included (sliding window, Mistral arXiv:2310.06825); null: all before it
+    chunk: int | None = None  # a token sees only its own chunk: a document's positions in runs of so many (Llama 4); null: no chunks
+    sink_tokens: int = 0  # first tokens of a document that stay visible behind the window (StreamingLLM, arXiv:2309.17453)
+    sink_logit: bool = False  # a learned logit a head in the softmax's denominator (gpt-oss)
+    qk_norm: str = "none"  # norm of queries and keys: none | head (each head, one weight: Qwen3) | full (all together: OLMo 2)
+    qk_norm_kind: str = "rmsnorm"  # rmsnorm | rmsnorm_centred (weight 1 + w) | rmsnorm_plain (no weight) | layernorm | layernorm_unbiased
+    qk_norm_after_rope: bool = False  # norm of q and k behind rotary positions, not before them (nanochat, Llama 4); needs qk_norm: head
+    norm_eps: float = 1e-6  # added to the mean square (the variance) under the root of qk_norm
+    output_gate: str = "none"  # sigmoid gate of the output (arXiv:2505.06708): none | head (one a head) | element (one a channel)
+    softcap: float | None = None  # c: scores become c tanh(score / c) (Gemma 2); null: as they are
+    scale: float | None = None  # factor of the scores; null: head_dim^-1/2
+    temperature: Temperature | None = None  # queries grow with their position (Llama 4); null: they don't
     bias: bool = False  # biases in the projections to q, k and v
     output_bias: bool = False  # a bias in the output projection
-    conv: int = 0  # taps of a short causal convolution over q, k and v; 0: no convolution
+    conv: int = 0  # taps of a short causal convolution over q, k and v (tokens, the current one included); 0: no convolution
     conv_silu: bool = True  # a SiLU after the convolution
 
     def check(self, d_model: int) -> None:
@@ -155,9 +155,9 @@ class Block(nn.Module):
         self.sizes = [h * e, m * e, m * e]
         self.qkv = nn.Linear(d_model, sum(self.sizes), bias=config.bias)
         self.conv = ShortConv(sum(self.sizes), config.conv, silu=config.conv_silu) if config.conv else None
-        full, kind, eps = config.qk_norm == "full", config.qk_norm_kind, config.norm_eps
-        self.q_norm = make_norm(kind, h * e if full else e, eps) if config.qk_norm != "none" else None
-        self.k_norm = make_norm(kind, m * e if full else e, eps) if config.qk_norm != "none" else None
+        full, name, eps = config.qk_norm == "full", config.qk_norm_kind, config.norm_eps
+        self.q_norm = make_norm(name, h * e if full else e, eps) if config.qk_norm != "none" else None
+        self.k_norm = make_norm(name, m * e if full else e, eps) if config.qk_norm != "none" else None
         self.sinks = nn.Parameter(0.02 * torch.randn(h)) if config.sink_logit else None
         self.gate = nn.Linear(d_model, config.gates(d_model), bias=False) if config.output_gate != "none" else None
         self.out = residual_linear(h * e, d_model, n_layers, bias=config.output_bias)

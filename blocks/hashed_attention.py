@@ -9,7 +9,7 @@
 A key is scored once, when it is read, so that what is selected never depends on the future, and a key that has dropped out of the best
 never comes back. Ties go to the earlier key. HAX runs it beside Mamba-2 on the same input: `M|S` in a pattern.
 
-Ours: the paper trains the score with a ranking loss of its own. Here the score is a factor of the weight of every key that is seen,
+The paper trains the score with a ranking loss of its own. Here the score is a factor of the weight of every key that is seen,
 which the loss of the model itself trains: keys that help are kept, whichever half they were seen through. Without selection the
 factor is left out. There is no centring of queries and keys before they are hashed, and the signs need no normalisation.
 State: all keys and values, each with score and bucket, and c.
@@ -41,12 +41,12 @@ NOTES = 2  # numbers that are stored with a key: its score, its bucket
 class Config(base.Config):
     paper: ClassVar[str] = "HAX, arXiv:2507.00449"
 
-    n_heads: int = 1  # each with its own hash; they share the scorer
-    head_dim: int | None = None  # width of a head; none: d_model / n_heads
+    n_heads: int = 1  # heads, each with a hash of its own; they share the scorer
+    head_dim: int | None = None  # channels of a head; null: d_model / n_heads
     hashed: int = 32  # keys of its own bucket that a query sees, the last ones; 0: no hash
     selected: int = 32  # keys that a query sees for their score; 0: no scorer
-    bits: int = 8  # of a bucket's number; 8 at most: it is stored among activations, exact in bfloat16
-    conv: int = 4  # taps of a short causal convolution over q, k and v; 0: no convolution
+    bits: int = 8  # bits of a bucket's number, at most 8: it is stored among the activations, exact in bfloat16
+    conv: int = 4  # taps of a short causal convolution with a SiLU over q, k and v; 0: no convolution
 
     def check(self, d_model: int) -> None:
         require(self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")

@@ -147,7 +147,7 @@ def _current(cache: Keys) -> Tensor:
 
 
 def _compact(cache: Keys, alive: Tensor, *, drop: bool = False) -> Keys:
-    """Each row's living entries at its end, in their order, the others before them as padding; drop columns without any living one."""
+    """Each row's entries that are `alive` at its end, in order, the others before them as padding. drop: columns where no row has one."""
     order = alive.long().argsort(dim=1, stable=True)
     if drop:
         order = order[:, alive.shape[1] - int(alive.sum(1).max()) :]

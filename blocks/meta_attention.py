@@ -1,5 +1,4 @@
-"""Meta attention: a sub-layer in which only inserted meta tokens attend, to themselves and to the meta tokens before them
-("Learned meta-tokens", arXiv:2509.16278).
+"""Meta attention: only inserted meta tokens attend, to themselves and to those before them (Learned meta-tokens, arXiv:2509.16278).
 
     o_i = sum_j softmax_j(q_i k_j / sqrt(head_dim)) v_j     over the meta tokens j <= i of i's document
     y_i = W_o o_i  where i is a meta token,  y_i = 0  elsewhere (the residual stream passes unchanged)
@@ -32,8 +31,8 @@ class Config(base.Config):
     needs_kinds: ClassVar[tuple[int, ...]] = (META,)
 
     n_heads: int = 4  # heads of queries, keys and values
-    head_dim: int | None = None  # width of a head; none: d_model / n_heads
-    rope: Rope | None = None  # rotary positions; none is what the paper found best at meta tokens
+    head_dim: int | None = None  # channels of a head; null: d_model / n_heads
+    rope: Rope | None = None  # rotary positions of queries and keys; null: no positions, which the paper found best at meta tokens
     bias: bool = False  # biases in all projections
 
     def check(self, d_model: int) -> None:

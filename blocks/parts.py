@@ -1,4 +1,4 @@
-"""What several blocks share: norms, projections, short convolution, rotary embedding, and the arithmetic of their cost."""
+"""What several blocks share: norms, projections, short convolution, token shift, and the arithmetic of their cost."""
 
 import math
 from collections.abc import Callable
@@ -45,19 +45,19 @@ class CentredRMSNorm(nn.Module):
 NORMS = ("rmsnorm", "rmsnorm_centred", "rmsnorm_plain", "layernorm", "layernorm_unbiased")
 
 
-def make_norm(kind: str, width: int, eps: float) -> nn.Module:
-    """The norm of a kind in NORMS: rmsnorm (weight), rmsnorm_centred (1 + weight), rmsnorm_plain (no weight), layernorm (weight and
+def make_norm(name: str, width: int, eps: float) -> nn.Module:
+    """The norm of a name in NORMS: rmsnorm (weight), rmsnorm_centred (1 + weight), rmsnorm_plain (no weight), layernorm (weight and
     bias), layernorm_unbiased (weight)."""
-    if kind == "rmsnorm_centred":
+    if name == "rmsnorm_centred":
         return CentredRMSNorm(width, eps=eps)
-    if kind.startswith("layernorm"):
-        return nn.LayerNorm(width, eps=eps, bias=kind == "layernorm")
-    return RMSNorm(width, eps=eps, affine=kind == "rmsnorm")
+    if name.startswith("layernorm"):
+        return nn.LayerNorm(width, eps=eps, bias=name == "layernorm")
+    return RMSNorm(width, eps=eps, affine=name == "rmsnorm")
 
 
-def norm_params(kind: str, width: int) -> int:
+def norm_params(name: str, width: int) -> int:
     """The parameters of `make_norm`."""
-    return {"rmsnorm_plain": 0, "layernorm": 2 * width}.get(kind, width)
+    return {"rmsnorm_plain": 0, "layernorm": 2 * width}.get(name, width)
 
 
 def relu2(x: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ NOTHING = -1e30  # p of an empty past: exp of it is 0 beside any key
 class Config(base.Config):
     paper: ClassVar[str] = "RWKV-4, arXiv:2305.13048"
 
-    width: int | None = None  # c, channels of r, k and v; None = d_model
+    width: int | None = None  # c, channels of r, k and v; null: d_model
 
     def check(self, d_model: int) -> None:
         require(self.width is None or self.width >= 1, "width", self.width, "must be at least 1")

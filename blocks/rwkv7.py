@@ -38,12 +38,12 @@ V_FIRST = "rwkv7_v_first"  # the key in ctx.shared
 class Config(Forgetting):
     paper: ClassVar[str] = "RWKV-7 (Goose), arXiv:2503.14456"
 
-    head_dim: int | None = None  # key and value width of a head; None = 64, or d_model where that is less
-    decay_rank: int | None = None  # width of the low-rank decay; None = 2.5 sqrt(d_model), in multiples of 32, at least 32
-    rate_rank: int | None = None  # of the in-context learning rate a; None = as decay_rank
-    value_rank: int | None = None  # of the mix with the first layer's v; None = 1.7 sqrt(d_model), likewise
-    gate_rank: int | None = None  # of the output gate; None = 5 sqrt(d_model), likewise
-    value_residual: bool = True  # mix v with the first rwkv7 layer's; officially off in that layer itself
+    head_dim: int | None = None  # channels of a head's keys and values; null: 64, or d_model where that is less
+    decay_rank: int | None = None  # width of the low-rank decay; null: 2.5 sqrt(d_model), in multiples of 32, at least 32
+    rate_rank: int | None = None  # width of the low-rank in-context learning rate a; null: as decay_rank's
+    value_rank: int | None = None  # width of the low-rank mix with the first layer's v; null: 1.7 sqrt(d_model), rounded likewise
+    gate_rank: int | None = None  # width of the low-rank output gate; null: 5 sqrt(d_model), rounded likewise
+    value_residual: bool = True  # whether v is mixed with that of the first rwkv7 layer (in that layer itself it is off as published)
 
     def check(self, d_model: int) -> None:
         super().check(d_model)

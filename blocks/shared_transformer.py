@@ -1,4 +1,4 @@
-"""A whole transformer layer that a stack of state spaces uses again and again with the same weights (Zamba, arXiv:2405.16712).
+"""A transformer layer (attention, then a gated channel mixer) whose weights a stack uses several times (Zamba, arXiv:2405.16712).
 
     a = W_o Attention(W_qkv n),  n = RMSNorm([x, e])        e: the embeddings, what the first sub-layer reads
     g, u = W_gu RMSNorm(a);  y = L_i W_down (f(g) * u)      i: which use of these weights this is
@@ -32,17 +32,17 @@ class Config(base.Config):
     paper: ClassVar[str] = "Zamba's shared transformer, arXiv:2405.16712"
 
     n_heads: int = 4  # query heads
-    n_kv_heads: int | None = None  # key and value heads; none: n_heads
-    head_dim: int | None = None  # width of a head; none: 2 d_model / n_heads
-    rope: Rope | None = None  # rotary positions; null: none
-    scale: float | None = None  # factor of the scores; none: (head_dim / 2)^-1/2
-    hidden: int | None = None  # hidden width of the channel mixer; none: 4 d_model
-    activation: str = "gelu"  # of its gate: silu | gelu (exact) | gelu_tanh | relu2
+    n_kv_heads: int | None = None  # key and value heads, a divisor of n_heads; null: as many as n_heads
+    head_dim: int | None = None  # channels of a head; null: 2 d_model / n_heads
+    rope: Rope | None = None  # rotary positions of queries and keys (see Rope); null: no positions
+    scale: float | None = None  # factor of the scores; null: (head_dim / 2)^-1/2
+    hidden: int | None = None  # hidden channels of the channel mixer; null: 4 d_model
+    activation: str = "gelu"  # activation of its gate: silu | gelu (exact) | gelu_tanh | relu2 (squared ReLU)
     bias: bool = False  # biases in W_gu and W_down
-    norm_eps: float = 1e-5  # of both norms
-    adapt: str = "none"  # what has adapters of each use's own: none | mlp (W_gu) | all (W_gu and each of q, k and v)
-    adapter_rank: int = 128  # of an adapter
-    uses: int | None = None  # how often the weights are used; none: as often as the pattern says
+    norm_eps: float = 1e-5  # added to the mean square under the root of both norms
+    adapt: str = "none"  # what has adapters for each use of its own: none | mlp (W_gu) | all (W_gu and each of q, k and v)
+    adapter_rank: int = 128  # rank of an adapter
+    uses: int | None = None  # how often the weights are used; null: as often as the pattern says
 
     def check(self, d_model: int) -> None:
         require(self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")

@@ -23,11 +23,11 @@ class Config(base.Config):
     kind: ClassVar[str] = "channel"
     paper: ClassVar[str] = "GLU variants, arXiv:2002.05202"
 
-    expand: float = 8 / 3  # hidden width / d_model; 8/3 has the parameters of a plain MLP of 4
-    multiple_of: int = 16  # the hidden width is rounded up to a multiple of this
-    hidden: int | None = None  # the hidden width itself, whatever expand and multiple_of say
+    expand: float = 8 / 3  # hidden channels, in multiples of d_model; 8/3 has the parameters of a plain MLP of 4
+    multiple_of: int = 16  # the hidden channels of expand are rounded up to a multiple of this
+    hidden: int | None = None  # hidden channels themselves; null: from expand and multiple_of
     bias: bool = False  # biases in all three projections
-    activation: str = "silu"  # of the gate: silu | gelu (exact) | gelu_tanh | relu2 (squared ReLU)
+    activation: str = "silu"  # activation of the gate: silu | gelu (exact) | gelu_tanh | relu2 (squared ReLU)
     gate_scale: float = 1.0  # factor of the gate before its activation (Falcon-H1, arXiv:2507.22448)
 
     def check(self, d_model: int) -> None:

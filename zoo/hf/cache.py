@@ -1,4 +1,4 @@
-"""A model's state as transformers' generate carries it: one object that each forward call moves on."""
+"""A model's state in the form that transformers' generate expects: one object that each forward call updates."""
 
 from __future__ import annotations
 
