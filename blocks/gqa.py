@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from blocks import base
 from blocks.base import Cost
 from blocks.context import Context
-from blocks.errors import divisors, one_of, require
+from blocks.errors import one_of, require
 from blocks.keys import Keys, append, attend, cache_bytes, located, trim
-from blocks.parts import NORMS, ShortConv, linear_flops, make_norm, norm_params, residual_linear
+from blocks.parts import NORMS, ShortConv, check_heads, linear_flops, make_norm, norm_params, residual_linear
 from blocks.rope import Rope, rotate
 from kernels import attention
 from kernels.conv import flops as conv_flops
@@ -62,12 +62,7 @@ class Config(base.Config):
     conv_silu: bool = True  # a SiLU after the convolution
 
     def check(self, d_model: int) -> None:
-        require(self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")
-        whole = self.head_dim is not None or d_model % self.n_heads == 0
-        require(whole, "n_heads", self.n_heads, f"must divide d_model = {d_model}", f"or set head_dim; {divisors(d_model)}")
-        require(self.head_dim is None or self.head_dim >= 1, "head_dim", self.head_dim, "must be at least 1")
-        m = self.kv_heads
-        require(m >= 1 and self.n_heads % m == 0, "n_kv_heads", m, f"must divide n_heads = {self.n_heads}", divisors(self.n_heads))
+        check_heads(self.n_heads, self.kv_heads, self.head_dim, d_model)
         if self.rope is not None:
             self.rope.check(self.width(d_model))
         require(self.window is None or self.window >= 1, "window", self.window, "must be at least 1: a token sees itself")

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from blocks import base
 from blocks.base import Cost
 from blocks.context import Context
-from blocks.errors import divisors, require
+from blocks.errors import require
 from blocks.keys import Keys, append, query_documents, trim
-from blocks.parts import ShortConv, linear_flops, mask, residual_linear
+from blocks.parts import ShortConv, check_heads, linear_flops, mask, residual_linear
 from kernels.conv import flops as conv_flops
 from kernels.dtypes import wide
 from kernels.linear_scan import linear_scan
@@ -49,10 +49,7 @@ class Config(base.Config):
     conv: int = 4  # taps of a short causal convolution with a SiLU over q, k and v; 0: no convolution
 
     def check(self, d_model: int) -> None:
-        require(self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")
-        whole = self.head_dim is not None or d_model % self.n_heads == 0
-        require(whole, "n_heads", self.n_heads, f"must divide d_model = {d_model}", f"or set head_dim; {divisors(d_model)}")
-        require(self.head_dim is None or self.head_dim >= 1, "head_dim", self.head_dim, "must be at least 1")
+        check_heads(self.n_heads, self.n_heads, self.head_dim, d_model)
         for name in ("hashed", "selected"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 (none) or more")
         require(self.hashed + self.selected >= 1, "hashed", self.hashed, "must be above 0, or selected must", "32 and 32 are HAX's")

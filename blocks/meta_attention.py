@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from blocks import base
 from blocks.base import Cost
 from blocks.context import META, Context
-from blocks.errors import divisors, require
 from blocks.keys import Keys, append, attend, cache_bytes, trim
-from blocks.parts import linear_flops, residual_linear
+from blocks.parts import check_heads, linear_flops, residual_linear
 from blocks.rope import Rope, rotate
 from kernels import attention
 
@@ -36,10 +35,7 @@ class Config(base.Config):
     bias: bool = False  # biases in all projections
 
     def check(self, d_model: int) -> None:
-        require(self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")
-        whole = self.head_dim is not None or d_model % self.n_heads == 0
-        require(whole, "n_heads", self.n_heads, f"must divide d_model = {d_model}", f"or set head_dim; {divisors(d_model)}")
-        require(self.head_dim is None or self.head_dim >= 1, "head_dim", self.head_dim, "must be at least 1")
+        check_heads(self.n_heads, self.n_heads, self.head_dim, d_model)
         if self.rope is not None:
             self.rope.check(self.width(d_model))
 

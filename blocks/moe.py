@@ -36,7 +36,7 @@ from blocks import base
 from blocks.base import Cost
 from blocks.context import Context, Routed
 from blocks.errors import divisors, one_of, require
-from blocks.parts import linear_flops, residual_linear
+from blocks.parts import hidden_width, linear_flops, residual_linear
 from kernels.dtypes import wide
 from kernels.experts import ACTIVATIONS, WEIGH, Activation, experts, flops, width
 
@@ -100,7 +100,7 @@ class Config(base.Config):
         """The hidden width of an expert."""
         if self.hidden is not None:
             return self.hidden
-        return max(1, -(-round(self.expand * d_model) // self.multiple_of)) * self.multiple_of
+        return hidden_width(d_model, self.expand, self.multiple_of)
 
     def shared_width(self, d_model: int) -> int:
         """The hidden width of the shared network, 0 = there is none."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from blocks import base
 from blocks.base import Cost
 from blocks.context import Context
-from blocks.errors import divisors, one_of, require
-from blocks.parts import RMSNorm, ShortConv, linear_flops, residual_linear
+from blocks.errors import one_of, require
+from blocks.parts import RMSNorm, ShortConv, check_heads, linear_flops, residual_linear
 from blocks.rope import Rope, rotate
 from kernels.conv import flops as conv_flops
 
@@ -32,12 +32,7 @@ class QKV(base.Config):
     conv_silu: bool = True  # a SiLU after the convolution
 
     def check(self, d_model: int) -> None:
-        require(self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")
-        m = self.kv_heads
-        require(m >= 1 and self.n_heads % m == 0, "n_kv_heads", m, f"must divide n_heads = {self.n_heads}", divisors(self.n_heads))
-        whole = self.head_dim is not None or d_model % self.n_heads == 0
-        require(whole, "n_heads", self.n_heads, f"must divide d_model = {d_model}", f"or set head_dim; {divisors(d_model)}")
-        require(self.head_dim is None or self.head_dim >= 1, "head_dim", self.head_dim, "must be at least 1")
+        check_heads(self.n_heads, self.kv_heads, self.head_dim, d_model)
         one_of("qk_norm", self.qk_norm, ("none", "head"))
         require(self.conv >= 0 and self.conv != 1, "conv", self.conv, "must be 0 (none) or at least 2 taps")
         if self.rope is not None:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from blocks import base
 from blocks.base import Cost
 from blocks.context import Context
-from blocks.errors import divisors, one_of, require
+from blocks.errors import one_of, require
 from blocks.keys import Keys, append, attend, cache_bytes, trim
-from blocks.parts import ACTIVATIONS, RMSNorm, linear_flops, residual_linear
+from blocks.parts import ACTIVATIONS, RMSNorm, check_heads, linear_flops, residual_linear
 from blocks.rope import Rope, rotate
 from kernels import attention
 
@@ -45,12 +45,7 @@ class Config(base.Config):
     uses: int | None = None  # how often the weights are used; null: as often as the pattern says
 
     def check(self, d_model: int) -> None:
-        require(self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")
-        whole = self.head_dim is not None or 2 * d_model % self.n_heads == 0
-        require(whole, "n_heads", self.n_heads, f"must divide 2 d_model = {2 * d_model}", f"or set head_dim; {divisors(2 * d_model)}")
-        require(self.head_dim is None or self.head_dim >= 1, "head_dim", self.head_dim, "must be at least 1")
-        m = self.kv_heads
-        require(m >= 1 and self.n_heads % m == 0, "n_kv_heads", m, f"must divide n_heads = {self.n_heads}", divisors(self.n_heads))
+        check_heads(self.n_heads, self.kv_heads, self.head_dim, 2 * d_model, name="2 d_model")
         if self.rope is not None:
             self.rope.check(self.width(d_model))
         require(self.hidden is None or self.hidden >= 1, "hidden", self.hidden, "must be at least 1")

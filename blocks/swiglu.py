@@ -15,7 +15,7 @@ from blocks import base
 from blocks.base import Cost
 from blocks.context import Context
 from blocks.errors import one_of, require
-from blocks.parts import ACTIVATIONS, linear_flops, residual_linear
+from blocks.parts import ACTIVATIONS, hidden_width, linear_flops, residual_linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Config(base.Config):
         """The hidden width."""
         if self.hidden is not None:
             return self.hidden
-        return max(1, -(-round(self.expand * d_model) // self.multiple_of)) * self.multiple_of
+        return hidden_width(d_model, self.expand, self.multiple_of)
 
     def resolved(self, d_model: int) -> "Config":
         return replace(self, hidden=self.width(d_model), expand=Config.expand, multiple_of=Config.multiple_of)

@@ -50,18 +50,18 @@ def jamba(**options: Any) -> tuple[nn.Module, Any]:
     return JambaMambaMixer(config, 0), config
 
 
-def ours(theirs: nn.Module, config: Config) -> tuple[Block, dict[str, str]]:
-    """Our block with the weights of theirs, all of them randomised, and the map from our names to theirs."""
+def block_of(hf: nn.Module, config: Config) -> tuple[Block, dict[str, str]]:
+    """The block with the weights of transformers' mixer, all of them random, and the map from its names to transformers'."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in theirs.parameters():
+        for parameter in hf.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
     block = Block(config, D, 0, 1)
     norms = ("dt_layernorm", "b_layernorm", "c_layernorm")
     names = {name: name.replace("conv.", "conv1d.") for name, _ in block.named_parameters()}
     for i, norm in enumerate(norms):
         names = {name: target.replace(f"norms.{i}.", f"{norm}.") for name, target in names.items()}
-    weights = dict(theirs.named_parameters())
+    weights = dict(hf.named_parameters())
     with torch.no_grad():
         for name, parameter in block.named_parameters():
             parameter.copy_(weights[names[name]].view_as(parameter))
@@ -80,23 +80,23 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize("backend_name", ["reference", "chunked"])
 @pytest.mark.parametrize(("build", "options", "mine"), CASES)
-def test_values_gradients_and_state(build: Any, options: dict[str, Any], mine: dict[str, Any], room: str) -> None:
-    theirs, config = build(**options)
-    block, names = ours(theirs, Config(**SIZES, **mine))
+def test_values_gradients_and_state(build: Any, options: dict[str, Any], mine: dict[str, Any], backend_name: str) -> None:
+    hf, config = build(**options)
+    block, names = block_of(hf, Config(**SIZES, **mine))
     x = torch.randn(BATCH, LENGTH, D)
     weight = torch.randn(BATCH, LENGTH, D)
 
     inputs = [x.clone().requires_grad_() for _ in range(2)]
-    expected = theirs(inputs[0])
+    expected = hf(inputs[0])
     (expected * weight).sum().backward()
-    with backend(room):
+    with backend(backend_name):
         y, state = block(inputs[1], None, advance(None, BATCH, LENGTH)[0])
     (y * weight).sum().backward()
     assert error(y, expected) < 1e-5
     assert error(inputs[1].grad, inputs[0].grad) < 1e-5
-    weights = dict(theirs.named_parameters())
+    weights = dict(hf.named_parameters())
     for name, parameter in block.named_parameters():
         grad = weights[names[name]].grad
         assert grad is not None
@@ -104,19 +104,19 @@ def test_values_gradients_and_state(build: Any, options: dict[str, Any], mine: d
 
     cache = transformers.DynamicCache(config=config)
     with torch.no_grad():
-        theirs(x, cache_params=cache)
+        hf(x, cache_params=cache)
     assert error(state.ssm, cache.get_recurrent_state(0, state_idx=0)) < 1e-5
-    assert error(state.conv.transpose(1, 2), cache.get_conv_state(0, state_idx=0)[..., 1:]) < 1e-5  # theirs holds one input more
+    assert error(state.conv.transpose(1, 2), cache.get_conv_state(0, state_idx=0)[..., 1:]) < 1e-5  # transformers holds one input more
 
 
 def test_one_step_from_a_state() -> None:
-    theirs, config = mamba()
-    block, _ = ours(theirs, Config(**SIZES))
+    hf, config = mamba()
+    block, _ = block_of(hf, Config(**SIZES))
     x, step = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, 1, D)
     cache = transformers.DynamicCache(config=config)
     with torch.no_grad():
-        theirs(x, cache_params=cache)
-        expected = theirs(step, cache_params=cache)
+        hf(x, cache_params=cache)
+        expected = hf(step, cache_params=cache)
         ctx, cursor = advance(None, BATCH, LENGTH)
         _, state = block(x, None, ctx)
         y, _ = block(step, state, advance(cursor, BATCH, 1)[0])

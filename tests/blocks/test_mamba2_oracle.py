@@ -48,9 +48,9 @@ def falcon_h1(**options: Any) -> tuple[nn.Module, Any]:
     return mixer, config
 
 
-def ours(theirs: nn.Module, config: Config) -> tuple[Block, dict[str, str]]:
-    """Our block with the weights of theirs, all of them moved, and the map from our names to theirs."""
-    weights = dict(moved(theirs).named_parameters())
+def block_of(hf: nn.Module, config: Config) -> tuple[Block, dict[str, str]]:
+    """The block with the weights of transformers' mixer, all of them moved, and the map from its names to transformers'."""
+    weights = dict(moved(hf).named_parameters())
     block = Block(config, D, 0, 1)
     names = {name: name.replace("conv.", "conv1d.") for name, _ in block.named_parameters()}
     assert set(names.values()) == set(weights)
@@ -71,21 +71,21 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize("backend_name", ["reference", "chunked"])
 @pytest.mark.parametrize(("build", "options", "mine"), CASES)
-def test_values_gradients_and_state(build: Any, options: dict[str, Any], mine: dict[str, Any], room: str) -> None:
-    theirs, config = build(**options)
-    block, names = ours(theirs, Config(**SIZES, **mine))
+def test_values_gradients_and_state(build: Any, options: dict[str, Any], mine: dict[str, Any], backend_name: str) -> None:
+    hf, config = build(**options)
+    block, names = block_of(hf, Config(**SIZES, **mine))
     x, weight = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, LENGTH, D)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
-    expected = theirs(inputs[0])
+    expected = hf(inputs[0])
     (expected * weight).sum().backward()
-    with backend(room):
+    with backend(backend_name):
         y, state = block(inputs[1], None, advance(None, BATCH, LENGTH)[0])
     (y * weight).sum().backward()
     assert error(y, expected) < 1e-5
     assert error(inputs[1].grad, inputs[0].grad) < 1e-5
-    weights = dict(theirs.named_parameters())
+    weights = dict(hf.named_parameters())
     for name, parameter in block.named_parameters():
         grad = weights[names[name]].grad
         assert grad is not None
@@ -93,20 +93,20 @@ def test_values_gradients_and_state(build: Any, options: dict[str, Any], mine: d
 
     cache = transformers.DynamicCache(config=config)
     with torch.no_grad():
-        theirs(x, cache_params=cache)
-    assert error(state.ssm.mT, cache.get_recurrent_state(0, state_idx=0)) < 1e-5  # theirs is (b, h, value, key)
-    assert error(state.conv.transpose(1, 2), cache.get_conv_state(0, state_idx=0)[..., 1:]) < 1e-5  # theirs holds one input more
+        hf(x, cache_params=cache)
+    assert error(state.ssm.mT, cache.get_recurrent_state(0, state_idx=0)) < 1e-5  # transformers' is (b, h, value, key)
+    assert error(state.conv.transpose(1, 2), cache.get_conv_state(0, state_idx=0)[..., 1:]) < 1e-5  # transformers holds one input more
 
 
 @pytest.mark.parametrize("more", [1, 9])
 def test_going_on_from_a_state(more: int) -> None:
-    theirs, config = mamba2()
-    block, _ = ours(theirs, Config(**SIZES))
+    hf, config = mamba2()
+    block, _ = block_of(hf, Config(**SIZES))
     x, later = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, more, D)
     cache = transformers.DynamicCache(config=config)
     with torch.no_grad():
-        theirs(x, cache_params=cache)
-        expected = theirs(later, cache_params=cache)
+        hf(x, cache_params=cache)
+        expected = hf(later, cache_params=cache)
         ctx, cursor = advance(None, BATCH, LENGTH)
         _, state = block(x, None, ctx)
         y, _ = block(later, state, advance(cursor, BATCH, more)[0])
