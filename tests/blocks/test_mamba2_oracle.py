@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from blocks.context import advance
 from blocks.mamba2 import Block, Config
-from kernels import backend
-from tests.oracle import error, moved
+from tests.blocks.mixers import check_going_on, check_values_and_gradients, share_weights
+from tests.oracle import error
 from zoo.check.contract import CHECKS, check_block
 from zoo.check.fixtures import Subject, scrambled
 
@@ -48,16 +47,7 @@ def falcon_h1(**options: Any) -> tuple[nn.Module, Any]:
     return mixer, config
 
 
-def block_of(hf: nn.Module, config: Config) -> tuple[Block, dict[str, str]]:
-    """The block with the weights of transformers' mixer, all of them moved, and the map from its names to transformers'."""
-    weights = dict(moved(hf).named_parameters())
-    block = Block(config, D, 0, 1)
-    names = {name: name.replace("conv.", "conv1d.") for name, _ in block.named_parameters()}
-    assert set(names.values()) == set(weights)
-    with torch.no_grad():
-        for name, parameter in block.named_parameters():
-            parameter.copy_(weights[names[name]].view_as(parameter))
-    return block, names
+NAMES = {"conv.": "conv1d."}
 
 
 CASES = [
@@ -75,22 +65,10 @@ CASES = [
 @pytest.mark.parametrize(("build", "options", "mine"), CASES)
 def test_values_gradients_and_state(build: Any, options: dict[str, Any], mine: dict[str, Any], backend_name: str) -> None:
     hf, config = build(**options)
-    block, names = block_of(hf, Config(**SIZES, **mine))
-    x, weight = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, LENGTH, D)
-    inputs = [x.clone().requires_grad_() for _ in range(2)]
-    expected = hf(inputs[0])
-    (expected * weight).sum().backward()
-    with backend(backend_name):
-        y, state = block(inputs[1], None, advance(None, BATCH, LENGTH)[0])
-    (y * weight).sum().backward()
-    assert error(y, expected) < 1e-5
-    assert error(inputs[1].grad, inputs[0].grad) < 1e-5
-    weights = dict(hf.named_parameters())
-    for name, parameter in block.named_parameters():
-        grad = weights[names[name]].grad
-        assert grad is not None
-        assert error(parameter.grad, grad.view_as(parameter)) < 1e-5, name
-
+    block = Block(Config(**SIZES, **mine), D, 0, 1)
+    names = share_weights(hf, block, NAMES)
+    x = torch.randn(BATCH, LENGTH, D)
+    state = check_values_and_gradients(hf, block, names, x, backend_name)
     cache = transformers.DynamicCache(config=config)
     with torch.no_grad():
         hf(x, cache_params=cache)
@@ -101,16 +79,10 @@ def test_values_gradients_and_state(build: Any, options: dict[str, Any], mine: d
 @pytest.mark.parametrize("more", [1, 9])
 def test_going_on_from_a_state(more: int) -> None:
     hf, config = mamba2()
-    block, _ = block_of(hf, Config(**SIZES))
+    block = Block(Config(**SIZES), D, 0, 1)
+    share_weights(hf, block, NAMES)
     x, later = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, more, D)
-    cache = transformers.DynamicCache(config=config)
-    with torch.no_grad():
-        hf(x, cache_params=cache)
-        expected = hf(later, cache_params=cache)
-        ctx, cursor = advance(None, BATCH, LENGTH)
-        _, state = block(x, None, ctx)
-        y, _ = block(later, state, advance(cursor, BATCH, more)[0])
-    assert error(y, expected) < 1e-5
+    check_going_on(hf, block, transformers.DynamicCache(config=config), x, later)
 
 
 def test_the_official_start() -> None:
