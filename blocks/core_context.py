@@ -43,7 +43,7 @@ class Config(QKV):
         one_of("pooling", self.pooling, core_context.POOLINGS)
 
     def held(self, length: int) -> int:
-        """Tokens whose keys are kept after `length` of them: those that no token to come sees by a core."""
+        """Tokens whose keys are kept after `length` of them: those that later tokens see one by one."""
         return length - core_context.boundary(length - 1, self.group, self.local)
 
     def cost(self, d_model: int, length: int) -> Cost:
@@ -71,7 +71,7 @@ class Cores(NamedTuple):
 
 
 class State(NamedTuple):
-    cache: Keys  # the latest tokens: those that are not behind a core for all to come
+    cache: Keys  # the latest tokens: those that later tokens see one by one
     cores: Cores  # of every complete group
     conv: Tensor | None  # (b, conv - 1, c) float32: the last inputs of the convolution; None = without one
 
@@ -151,7 +151,7 @@ def _current(cores: Cores, cache: Keys) -> Cores:
 
 
 def _compact(cores: Cores, alive: Tensor) -> Cores:
-    """Each row's living cores at its end, in their order, the others before them as padding."""
+    """Each row's cores that are `alive` at its end, in order, the others before them as padding."""
     order = alive.long().argsort(dim=1, stable=True)
     keys, values = (x.gather(1, order[..., None, None].expand_as(x)) for x in cores[:2])
     documents = torch.where(alive, cores.documents, -1) if cores.documents is not None else None

@@ -1,4 +1,4 @@
-"""The plain channel mixer: two projections and an activation between them.
+"""MLP: the plain channel mixer, two projections and an activation between them.
 
     y = W_down f(W_up x)
 

@@ -19,7 +19,7 @@ LENGTH = 150  # more than two chunks, and no multiple of one
 COMPARED = tuple(name for name in BACKENDS if name not in ("auto", "reference"))
 
 
-class BackendResult(NamedTuple):
+class BackendCheck(NamedTuple):
     """One back end on one block. `operations` are those that it served; `refusal` is why it served none."""
 
     backend: str
@@ -29,7 +29,7 @@ class BackendResult(NamedTuple):
     refusal: str | None
 
 
-def check_backends(config: Config, d_model: int, names: Sequence[str] = COMPARED) -> Iterator[BackendResult]:
+def check_backends(config: Config, d_model: int, names: Sequence[str] = COMPARED) -> Iterator[BackendCheck]:
     """Outputs and gradients of a block under each back end, on the GPU if there is one, beside the reference's: float32 and, on a
     GPU, bfloat16 autocast. Raises ContractError where they differ by more than the dtype's tolerance."""
     config.check(d_model)
@@ -43,14 +43,14 @@ def check_backends(config: Config, d_model: int, names: Sequence[str] = COMPARED
             yield _compare(subject, name, dtype, truth)
 
 
-def _compare(subject: Subject, name: str, dtype: torch.dtype, truth: list[Tensor]) -> BackendResult:
+def _compare(subject: Subject, name: str, dtype: torch.dtype, truth: list[Tensor]) -> BackendCheck:
     precision = str(dtype).removeprefix("torch.")
     try:
         tensors, served = _outputs(subject, name, dtype)
     except BackendError as error:
-        return BackendResult(name, precision, (), 0.0, str(error))
+        return BackendCheck(name, precision, (), 0.0, str(error))
     if not served:
-        return BackendResult(name, precision, (), 0.0, "none of this block's operations has it")
+        return BackendCheck(name, precision, (), 0.0, "none of this block's operations has it")
     scale = max(float(t.norm()) for t in truth[1:])
     worst = 0.0
     for tensor, expected in zip(tensors, truth, strict=True):
@@ -58,7 +58,7 @@ def _compare(subject: Subject, name: str, dtype: torch.dtype, truth: list[Tensor
             worst = max(worst, float((tensor - expected).norm() / expected.norm()))
     if not worst <= TOLERANCE[dtype]:
         raise ContractError(f"backend {name!r} ({', '.join(served)}; {precision}) differs from the reference by {worst:.1e}")
-    return BackendResult(name, precision, served, worst, None)
+    return BackendCheck(name, precision, served, worst, None)
 
 
 def _outputs(subject: Subject, name: str, dtype: torch.dtype) -> tuple[list[Tensor], tuple[str, ...]]:

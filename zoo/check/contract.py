@@ -31,26 +31,26 @@ class ContractError(AssertionError):
     """A block breaks the contract."""
 
 
-class Result(NamedTuple):
-    """One check that held: its name and the largest relative difference that was seen."""
+class PassedCheck(NamedTuple):
+    """A check that a block has passed: its name and the largest relative difference that was seen."""
 
     check: str
     worst: float
 
 
-def check_block(block: str | Config, d_model: int = 32, *, layer: int = 1, n_layers: int = 3) -> list[Result]:
+def check_block(block: str | Config, d_model: int = 32, *, layer: int = 1, n_layers: int = 3) -> list[PassedCheck]:
     """Run the whole contract on a block: its type with defaults, or a Config. Raises ContractError at the first breach."""
     return list(run_checks(config_class(block)() if isinstance(block, str) else block, d_model, layer=layer, n_layers=n_layers))
 
 
-def run_checks(config: Config, d_model: int, *, layer: int = 1, n_layers: int = 3) -> Iterator[Result]:
+def run_checks(config: Config, d_model: int, *, layer: int = 1, n_layers: int = 3) -> Iterator[PassedCheck]:
     """The contract's checks, one after the other. Raises ContractError at the first breach."""
     config.check(d_model)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         subject = Subject(config, scrambled(config.build(d_model, layer, n_layers)), d_model, layer, n_layers)
     for name, check in CHECKS.items():
-        yield Result(name, check(subject))
+        yield PassedCheck(name, check(subject))
 
 
 def difference(a: Tensor, b: Tensor) -> float:
