@@ -67,7 +67,7 @@ class Config(base.Config):
 
     @property
     def sets(self) -> int:
-        """Sets of keys a head, and the width of a value in keys: a set a map, or one that both share."""
+        """Sets of keys a head: one a map, or one that both maps share. A value is as many times wider than a key."""
         return 2 if self.mix == "reparametrised" else 1
 
     def resolved(self, d_model: int) -> "Config":

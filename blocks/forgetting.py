@@ -48,7 +48,7 @@ class Forgetting(base.Config):
         return self.retained(wide(x).new_zeros(*x.shape[:2], heads), ctx)
 
     def inserted(self, x: Tensor) -> Tensor:
-        """A factor of what is written, with `insertion`."""
+        """x, a factor of what is written, times `insertion`."""
         return x if self.insertion is None else x * self.insertion
 
 

@@ -85,7 +85,7 @@ class Config(base.Config):
 
     @property
     def span(self) -> int | None:
-        """Keys from the first that a token may see to itself, sinks aside."""
+        """How many of the latest keys a token may see, itself included; sink tokens not counted."""
         return self.window if self.chunk is None else self.chunk
 
     def width(self, d_model: int) -> int:
@@ -123,7 +123,7 @@ class Config(base.Config):
         )
 
     def _attention_flops(self, length: int, e: int) -> int:
-        """Of the pairs that see one another: every chunk is a text of its own."""
+        """FLOPs of the pairs that see one another; every chunk counts as a text of its own."""
         if self.chunk is None:
             return attention.flops(length, self.n_heads, e, e, window=self.window, sink_tokens=self.sink_tokens)
         whole, rest = divmod(length, self.chunk)
@@ -171,7 +171,7 @@ class Block(nn.Module):
         return self.out(o.flatten(2)), State(trim(cache, c.span, c.sink_tokens), conv)
 
     def _project(self, x: Tensor, state: State | None, ctx: Context) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """q, k, v (b, t, heads, e), ready to meet, and the convolution's state."""
+        """q, k, v (b, t, heads, e) after norm and positions, and the convolution's state."""
         qkv, conv = self.qkv(x), None
         if self.conv is not None:
             qkv, conv = self.conv(qkv, None if state is None else state.conv, ctx)

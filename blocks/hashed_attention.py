@@ -61,7 +61,7 @@ class Config(base.Config):
         return d_model // self.n_heads if self.head_dim is None else self.head_dim
 
     def cost(self, d_model: int, length: int) -> Cost:
-        """A query's places count, `hashed` and `selected` but no more than tokens each, whether or not a key fills them."""
+        """Counts `hashed` and `selected` keys a query (each at most `length`), whether or not so many keys are there."""
         h, e = self.n_heads, self.width(d_model)
         inner, scorer = h * e, (8 * e**2 + 2 * e) * (self.selected > 0)  # weights of the scorer
         places = min(self.hashed, length) + min(self.selected, length)
@@ -171,12 +171,12 @@ def visible(cache: Keys, ctx: Context) -> Bool[Tensor, "b t s"]:
 
 
 def _at(x: Float[Tensor, "b h s w"], places: Int[Tensor, "b h t n"]) -> Float[Tensor, "b h t n w"]:
-    """The entries of x at these places: rows of a table, which go back by one addition each."""
+    """The entries of x at these places, gathered as rows of a table, whose gradient is one index_add."""
     b, h, s, w = x.shape
     table = torch.arange(b * h, device=x.device).view(b, h, 1, 1) * s
     return x.reshape(-1, w).index_select(0, (places + table).flatten()).view(*places.shape, w)
 
 
 def _scorer(e: int) -> nn.Sequential:
-    """[key, direction of the queries so far] -> score. A bias at the end would rank nothing, and softmax all but takes it away."""
+    """[key, direction of the queries so far] -> score. No bias at the end: it would change no ranking and hardly the softmax."""
     return nn.Sequential(nn.Linear(2 * e, 2 * e), nn.ReLU(), nn.Linear(2 * e, 2 * e), nn.ReLU(), nn.Linear(2 * e, 1, bias=False))

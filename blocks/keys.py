@@ -125,7 +125,7 @@ def _first(chunks: Tensor, of: Tensor) -> Tensor:
 
 
 def _known(x: Tensor | None) -> Tensor:
-    """For the type checker: positions and documents are both there or both not."""
+    """x, which is not None: positions and documents are both there or both not."""
     if x is None:
         raise ValueError("a cache holds positions and documents together, or neither")
     return x

@@ -122,7 +122,7 @@ class Config(base.Config):
         return Cost(params, spent, spent, idle_params=params - self._params(d_model, self.top_k))
 
     def _params(self, d_model: int, n: int) -> int:
-        """With n routed experts counted."""
+        """The parameters with n of the routed experts."""
         router = (d_model + self.router_bias) * self.n_experts + self.shared_gate * d_model
         shared = self.shared_width(d_model)
         return router + n * self._expert(d_model, self.width(d_model)) + (self._expert(d_model, shared) if shared else 0)
@@ -171,7 +171,7 @@ class Block(nn.Module):
         return y, State()
 
     def logits(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t n"]:
-        """The router's, at least in float32."""
+        """The router's logits, at least in float32."""
         with torch.autocast(x.device.type, enabled=False):
             bias = None if self.router.bias is None else wide(self.router.bias)
             return F.linear(wide(x), wide(self.router.weight), bias)
@@ -219,6 +219,6 @@ class Block(nn.Module):
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
-    """As nn.Linear's init."""
+    """Initialise as nn.Linear does."""
     bound = 1 / math.sqrt(fan_in)
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))

@@ -61,7 +61,7 @@ class State(NamedTuple):
 
 
 class Block(nn.Module):
-    """See the file's docstring. It starts with out = 0 through W_o, and with equal weights of all tokens through W_k."""
+    """See the file's docstring. Initially W_o = 0, and with it the output, and W_k = 0, so that all tokens weigh the same."""
 
     def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
         super().__init__()

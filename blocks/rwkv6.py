@@ -67,7 +67,7 @@ class State(NamedTuple):
 
 
 class Block(nn.Module):
-    """See the file's docstring. It starts with out = 0 through W_o."""
+    """See the file's docstring. Initially W_o = 0, and with it the output."""
 
     def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
         super().__init__()

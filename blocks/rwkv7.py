@@ -93,7 +93,7 @@ class State(NamedTuple):
 
 
 class LowRank(nn.Module):
-    """bias + act(x down) up, down and up of width `rank`. It starts at its bias: down = 0, up orthogonal."""
+    """bias + act(x down) up, down and up of width `rank`. Initially down = 0 (the output is the bias) and up is orthogonal."""
 
     def __init__(self, d: int, rank: int, bias: Tensor | None) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class LowRank(nn.Module):
 
 
 class Block(nn.Module):
-    """See the file's docstring. It starts with out = 0 through W_o."""
+    """See the file's docstring. Initially W_o = 0, and with it the output."""
 
     def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class Block(nn.Module):
 
 
 def _uniform(d: int, bound: float) -> nn.Linear:
-    """W (d, d) drawn evenly from +-bound / sqrt(d)."""
+    """W (d, d), uniform in +-bound / sqrt(d)."""
     linear = nn.Linear(d, d, bias=False)
     nn.init.uniform_(linear.weight, -bound / math.sqrt(d), bound / math.sqrt(d))
     return linear

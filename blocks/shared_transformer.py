@@ -143,7 +143,7 @@ class Block(nn.Module):
 
 
 class Own(nn.Module):
-    """What one use of the weights has for itself."""
+    """The weights of one use alone: adapters and L_i."""
 
     def __init__(self, config: Config, d_model: int, n_layers: int) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class Own(nn.Module):
 
 
 class Adapter(nn.Module):
-    """x -> B A x of a low rank; it begins without effect."""
+    """x -> B A x of a low rank; initially B = 0."""
 
     def __init__(self, d_in: int, d_out: int, rank: int) -> None:
         super().__init__()
@@ -166,5 +166,5 @@ class Adapter(nn.Module):
 
 
 def _added(y: Tensor, adapters: nn.ModuleList, x: Tensor) -> Tensor:
-    """y and what the adapters, side by side, make of x."""
+    """y plus the adapters' outputs for x, concatenated."""
     return y + torch.cat([adapter(x) for adapter in adapters], -1) if len(adapters) else y

@@ -53,7 +53,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def find_weights(path: Path) -> Path:
-    """The .safetensors file that a path means. Raises ConfigError."""
+    """The .safetensors file of a run folder, a checkpoint folder or a file's own path. Raises ConfigError."""
     if path.is_file():
         if path.suffix != ".safetensors":
             raise ConfigError(str(path), None, "is not a .safetensors file", "a run folder, a checkpoint folder, or a .safetensors file")
@@ -103,7 +103,7 @@ def skeleton(config: ModelConfig) -> Model:
 
 
 def assemble(config: ModelConfig, tensors: dict[str, Tensor], place: str, dtype: torch.dtype | None = torch.float32) -> Model:
-    """The model of these tensors, which become its own and are taken out of the dict; on the CPU, in eval mode.
+    """The model with these tensors as its weights, which are taken out of the dict; on the CPU, in eval mode.
 
     dtype: of all its weights; None: each as it is. Raises ConfigError as put_weights does.
     """
@@ -135,7 +135,7 @@ def check_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], plac
 
 
 def owned(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Contiguous, alone in its memory, and in this dtype (None: as it is) where it holds no whole numbers."""
+    """The tensor, contiguous and alone in its memory; floating-point numbers in this dtype (None: as they are)."""
     tensor = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
     tensor = tensor.contiguous()
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

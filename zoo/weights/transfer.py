@@ -70,7 +70,7 @@ def _blocks(tensors: Mapping[str, Tensor]) -> set[str]:
 
 
 def _block(name: str) -> str | None:
-    """The block of the stack that a tensor belongs to; None: to none."""
+    """The key of the block that a tensor belongs to, None if it belongs to no block."""
     return name.removeprefix(BLOCKS).split(".")[0] if name.startswith(BLOCKS) else None
 
 
