@@ -1,5 +1,6 @@
-"""A Mamba block beside a mixer of transformers with the same weights: values, gradients, states, and going on from a state."""
+"""A mixer beside another implementation of it with the same weights: values, gradients, states, and going on from a state."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,6 +43,18 @@ def check_values_and_gradients(hf: nn.Module, block: nn.Module, names: dict[str,
         assert grad is not None
         assert error(parameter.grad, grad.view_as(parameter)) < TOLERANCE, name
     return state
+
+
+def check_same(reference: Callable[[Tensor], Tensor], block: nn.Module, x: Tensor, backend_name: str) -> None:
+    """The outputs for x (b, t, d), the gradients by x and by the block's weights, which `reference` uses too."""
+    weight, results = torch.randn_like(x), []
+    for run in (reference, lambda leaf: block(leaf, None, advance(None, *x.shape[:2])[0])[0]):
+        leaf = x.clone().requires_grad_()
+        with backend(backend_name):
+            y = run(leaf)
+        results.append([y, *torch.autograd.grad((y * weight).sum(), [leaf, *block.parameters()])])
+    for expected, tensor in zip(*results, strict=True):
+        assert error(tensor, expected) < TOLERANCE
 
 
 @torch.no_grad()

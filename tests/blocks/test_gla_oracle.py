@@ -14,6 +14,7 @@ from blocks.errors import ConfigError
 from blocks.gla import Block, Config
 from blocks.rope import Rope
 from kernels import backend
+from tests.blocks.mixers import check_same
 from tests.oracle import error, fla, moved
 from zoo.check.contract import check_block
 
@@ -78,15 +79,7 @@ def reference(block: Block, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", CASES)
 def test_the_layer_around_flas_recurrence(name: str, backend_name: str) -> None:
     block = moved(Block(CASES[name], D, 0, 1))
-    x, weight = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, LENGTH, D)
-    results = []
-    for run in (lambda x: reference(block, x), lambda x: block(x, None, advance(None, BATCH, LENGTH)[0])[0]):
-        leaf = x.clone().requires_grad_()
-        with backend(backend_name):
-            y = run(leaf)
-        results.append([y, *torch.autograd.grad((y * weight).sum(), [leaf, *block.parameters()])])
-    for expected, got in zip(*results, strict=True):
-        assert error(got, expected) < 1e-5
+    check_same(lambda x: reference(block, x), block, torch.randn(BATCH, LENGTH, D), backend_name)
 
 
 @pytest.mark.parametrize("gate", ["vector", "scalar", "none"])

@@ -11,7 +11,7 @@ from blocks.context import advance
 from blocks.errors import ConfigError
 from blocks.linear_attention import Block, Config, taylor
 from blocks.rope import Rope
-from kernels import backend
+from tests.blocks.mixers import check_same
 from tests.oracle import error, fla, moved
 from zoo.check.contract import check_block
 
@@ -56,15 +56,7 @@ def turned(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", CASES)
 def test_the_layer_around_flas_forms(name: str, backend_name: str) -> None:
     block = moved(Block(CASES[name], D, 0, 1), 0.1)
-    x, weight = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, LENGTH, D)
-    results = []
-    for run in (lambda x: reference(block, x), lambda x: block(x, None, advance(None, BATCH, LENGTH)[0])[0]):
-        leaf = x.clone().requires_grad_()
-        with backend(backend_name):
-            y = run(leaf)
-        results.append([y, *torch.autograd.grad((y * weight).sum(), [leaf, *block.parameters()])])
-    for expected, got in zip(*results, strict=True):
-        assert error(got, expected) < 1e-5
+    check_same(lambda x: reference(block, x), block, torch.randn(BATCH, LENGTH, D), backend_name)
 
 
 def test_the_taylor_map_is_exact() -> None:

@@ -1,9 +1,5 @@
 """RWKV-6's time mixer: its equations token by token in plain float64, its recurrence against flash-linear-attention's naive one."""
 
-import importlib.util
-from importlib.metadata import PackageNotFoundError, distribution
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +9,7 @@ from blocks.errors import ConfigError
 from blocks.rwkv6 import Block, Config
 from kernels import backend
 from kernels.decay import decay
+from tests.oracle import fla
 
 D, E, LENGTH, BATCH = 12, 4, 23, 2
 
@@ -88,15 +85,7 @@ def test_float32_keeps_its_digits() -> None:
 
 @pytest.mark.parametrize("backend_name", ["reference", "chunked"])
 def test_the_recurrence_is_flas(backend_name: str) -> None:
-    try:
-        file = distribution("fla-core").locate_file("fla/ops/rwkv6/recurrent_naive.py")
-    except PackageNotFoundError:
-        pytest.skip("fla-core is not installed")
-    spec = importlib.util.spec_from_file_location("fla_rwkv6_naive", str(file))
-    assert spec is not None
-    assert spec.loader is not None
-    naive: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(naive)
+    naive = fla("rwkv6/recurrent_naive.py")
     b, t, h, k, v = 2, 37, 3, 4, 5
     shapes = [(b, t, h, k), (b, t, h, k), (b, t, h, v), (b, t, h, k), (h, k), (b, h, k, v)]
     q, key, value, g, u, first = (torch.randn(s) for s in shapes)
