@@ -1,1 +1,1 @@
-"""nn.Modules under one contract: one file a block, and the file's name is its `type:`. `ls blocks/` is the catalogue."""
+"""The blocks, nn.Modules under one contract: a file a block, named by its `type:`, beside the few files that blocks share."""

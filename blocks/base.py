@@ -26,7 +26,7 @@ class Cost:
 
     flops:          forward, what the mathematics needs: multiply-add = 2, matmul-like work only, visible pairs only; a
                     recurrence costs its recurrence.
-    executed_flops: forward, what the chunked room spends in matmuls (dense tiles, chunk length included).
+    executed_flops: forward, what the chunked back end spends in matmuls (dense tiles, chunk length included).
     state_bytes:    the state after `length` tokens of one unpadded document, float32.
     idle_params:    of params, those that one token does not meet: the experts that it did not choose.
     """
@@ -48,7 +48,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The sizes of one block. Subclasses are frozen keyword-only dataclasses: a comment a field, checks in `check`."""
+    """The options of one block. Subclasses are frozen keyword-only dataclasses: a comment a field, checks in `check`."""
 
     kind: ClassVar[str] = "mixer"  # "mixer" mixes time, "channel" mixes only channels
     causal: ClassVar[bool] = True
@@ -66,11 +66,11 @@ class Config:
         raise NotImplementedError
 
     def shared(self, uses: int) -> Config:
-        """The same block where the pattern uses its weights `uses` times; only one that has weights of each use's own is another."""
+        """The config where the pattern uses the same weights `uses` times; it differs only if each use has some weights of its own."""
         return self
 
     def resolved(self, d_model: int) -> Config:
-        """The same block in one spelling: sizes that follow from others written out, keys without effect at their defaults."""
+        """The same block in one canonical form: derived sizes written out, keys without effect at their defaults."""
         return self
 
     def cost(self, d_model: int, length: int) -> Cost:

@@ -22,8 +22,8 @@ from kernels import conv
 class Config(base.Config):
     paper: ClassVar[str] = "Based, arXiv:2402.18668"
 
-    conv: int = 3  # taps of the convolution
-    expand: int = 2  # width of u and of g / d_model
+    conv: int = 3  # taps of the convolution: tokens that it reads, the current one included
+    expand: int = 2  # channels of u and of g, in multiples of d_model
     bias: bool = True  # biases in both projections
 
     def check(self, d_model: int) -> None:

@@ -9,12 +9,12 @@ import blocks
 from blocks.base import Config
 from blocks.errors import ConfigError
 
-NOT_BLOCKS = ("base", "catalogue", "context", "errors", "forgetting", "keys", "parts", "rope", "state")
+NOT_BLOCKS = ("base", "catalogue", "context", "errors", "forgetting", "keys", "parts", "qkv", "rope", "state")
 
 
 @cache
 def block_types() -> tuple[str, ...]:
-    """The types of the house, by name."""
+    """The types of the blocks in this folder, sorted."""
     return tuple(sorted(m.name for m in pkgutil.iter_modules(blocks.__path__) if m.name not in NOT_BLOCKS))
 
 
@@ -35,11 +35,11 @@ def _plugin(type_name: str, plugins: tuple[str, ...]) -> type[Config]:
     if package not in plugins:
         raise ConfigError("type", type_name, "a plugin's package must be allowed by name", f"add it: plugins: [{package}]")
     try:
-        found = getattr(importlib.import_module(module), name)
+        config = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         raise ConfigError("type", type_name, f"can't be imported: {error}", "is its folder on PYTHONPATH?") from error
     except AttributeError as error:
         raise ConfigError("type", type_name, f"module {module} has no {name}", "it must be a subclass of blocks.base.Config") from error
-    if not (isinstance(found, type) and issubclass(found, Config)):
+    if not (isinstance(config, type) and issubclass(config, Config)):
         raise ConfigError("type", type_name, "is not a block", "it must be a subclass of blocks.base.Config")
-    return found
+    return config

@@ -1,4 +1,4 @@
-"""What all layers share about a piece of text: positions, documents, padding, kinds of tokens; and the cursor that carries them on."""
+"""What all layers share about a piece of text: positions, documents, padding, kinds of tokens; and where the next piece goes on."""
 
 from __future__ import annotations
 

@@ -9,85 +9,53 @@ No parameters beyond attention's: a trained attention can be turned into it. A c
 once the group has left the local part. A token meets about length / group + local keys, and the state holds as many.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from blocks import base
 from blocks.base import Cost
 from blocks.context import Context
-from blocks.errors import divisors, one_of, require
+from blocks.errors import one_of, require
 from blocks.keys import Keys, append, cache_bytes, query_documents, trim
-from blocks.parts import RMSNorm, ShortConv, linear_flops, residual_linear
-from blocks.rope import Rope, rotate
+from blocks.qkv import QKV, Projected
 from kernels import core_context
-from kernels.conv import flops as conv_flops
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(base.Config):
+class Config(QKV):
     paper: ClassVar[str] = "Core Context Aware Transformers, arXiv:2412.12465"
     restartable: ClassVar[bool] = False  # groups are counted from the document's start
 
-    n_heads: int = 4  # query heads
-    n_kv_heads: int | None = None  # key and value heads, a divisor of n_heads; none: n_heads
-    head_dim: int | None = None  # width of a head; none: d_model / n_heads
-    rope: Rope | None = field(default_factory=Rope)  # rotary positions; null: none
-    group: int = 16  # tokens a core
-    local: int = 1024  # latest tokens that are seen themselves (up to group - 1 more), a multiple of group
-    pooling: str = "core"  # how a group becomes a core: core (weighted by its last token's query), mean, max
-    qk_norm: str = "none"  # none | head (RMS norm of each head's q and k, one weight for all heads)
-    norm_eps: float = 1e-6  # of qk_norm
-    conv: int = 0  # taps of a short causal convolution over q, k and v; 0: no convolution
-    conv_silu: bool = True  # a SiLU after the convolution
+    group: int = 16  # tokens that are pooled into one core
+    local: int = 1024  # latest tokens that a token sees one by one (up to group - 1 more), a multiple of group
+    pooling: str = "core"  # how a group becomes a core: core (weighted by its last token's query, the paper's) | mean | max
 
     def check(self, d_model: int) -> None:
-        require(self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")
-        m = self.kv_heads
-        require(m >= 1 and self.n_heads % m == 0, "n_kv_heads", m, f"must divide n_heads = {self.n_heads}", divisors(self.n_heads))
-        whole = self.head_dim is not None or d_model % self.n_heads == 0
-        require(whole, "n_heads", self.n_heads, f"must divide d_model = {d_model}", f"or set head_dim; {divisors(d_model)}")
-        require(self.head_dim is None or self.head_dim >= 1, "head_dim", self.head_dim, "must be at least 1")
+        super().check(d_model)
         require(self.group >= 1, "group", self.group, "must be at least 1")
         nearest = f"nearest: {max(self.group, round(self.local / max(self.group, 1)) * self.group)}"
         require(
             self.local >= 1 and self.local % self.group == 0, "local", self.local, f"must be a multiple of group = {self.group}", nearest
         )
         one_of("pooling", self.pooling, core_context.POOLINGS)
-        one_of("qk_norm", self.qk_norm, ("none", "head"))
-        require(self.conv >= 0 and self.conv != 1, "conv", self.conv, "must be 0 (none) or at least 2 taps")
-        if self.rope is not None:
-            self.rope.check(self.width(d_model))
-
-    @property
-    def kv_heads(self) -> int:
-        """Key and value heads."""
-        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
-
-    def width(self, d_model: int) -> int:
-        """Width of a head."""
-        return d_model // self.n_heads if self.head_dim is None else self.head_dim
 
     def held(self, length: int) -> int:
-        """Tokens whose keys are kept after `length` of them: those that no token to come sees by a core."""
+        """Tokens whose keys are kept after `length` of them: those that later tokens see one by one."""
         return length - core_context.boundary(length - 1, self.group, self.local)
 
     def cost(self, d_model: int, length: int) -> Cost:
         h, m, e, groups = self.n_heads, self.kv_heads, self.width(d_model), length // self.group
-        inner, channels = h * e, (h + 2 * m) * e
-        linear = linear_flops(length, d_model, channels) + linear_flops(length, inner, d_model)
-        linear += core_context.pool_flops(groups, self.group, heads=h, key=e, value=e, pooling=self.pooling)
+        pooled = core_context.pool_flops(groups, self.group, heads=h, key=e, value=e, pooling=self.pooling)
         flops, executed = (
             f(length, self.group, self.local, heads=h, key=e, value=e) for f in (core_context.flops, core_context.executed_flops)
         )
-        return Cost(
-            params=d_model * (channels + inner) + (self.qk_norm == "head") * 2 * e + self.conv * channels,
-            flops=linear + conv_flops(length, channels, self.conv) + flops,
-            executed_flops=linear + executed,
-            state_bytes=cache_bytes(self.held(length), m, e, e) + cache_bytes(groups, h, e, e) + 4 * max(self.conv - 1, 0) * channels,
+        return self.projections_cost(d_model, length) + Cost(
+            flops=pooled + flops,
+            executed_flops=pooled + executed,
+            state_bytes=cache_bytes(self.held(length), m, e, e) + cache_bytes(groups, h, e, e),
         )
 
     def build(self, d_model: int, layer: int = 0, n_layers: int = 1) -> "Block":
@@ -103,27 +71,21 @@ class Cores(NamedTuple):
 
 
 class State(NamedTuple):
-    cache: Keys  # the latest tokens: those that are not behind a core for all to come
+    cache: Keys  # the latest tokens: those that later tokens see one by one
     cores: Cores  # of every complete group
     conv: Tensor | None  # (b, conv - 1, c) float32: the last inputs of the convolution; None = without one
 
 
-class Block(nn.Module):
+class Block(Projected):
     """See the file's docstring."""
 
     def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
-        super().__init__()
-        h, m, e = config.n_heads, config.kv_heads, config.width(d_model)
-        self.config, self.sizes, self.e = config, [h * e, m * e, m * e], e
-        self.qkv = nn.Linear(d_model, sum(self.sizes), bias=False)
-        self.conv = ShortConv(sum(self.sizes), config.conv, silu=config.conv_silu) if config.conv else None
-        self.q_norm = RMSNorm(e, eps=config.norm_eps) if config.qk_norm == "head" else None
-        self.k_norm = RMSNorm(e, eps=config.norm_eps) if config.qk_norm == "head" else None
-        self.out = residual_linear(h * e, d_model, n_layers)
+        super().__init__(config, d_model, n_layers)
+        self.config = config
 
     def forward(self, x: Float[Tensor, "b t d"], state: State | None, ctx: Context) -> tuple[Float[Tensor, "b t d"], State]:
         config = self.config
-        q, k, v, conv = self._heads(x, None if state is None else state.conv, ctx)
+        q, k, v, conv = self.heads(x, None if state is None else state.conv, ctx)
         cache = append(None if state is None else state.cache, k, v, ctx)
         documents = query_documents(cache, ctx)
         cores = _mint(None if state is None else state.cores, q, cache, ctx.positions, documents, config)
@@ -141,18 +103,6 @@ class Block(nn.Module):
         )
         kept = config.held(cache.keys.shape[1]) if documents is None else config.local + config.group - 1
         return self.out(o.flatten(2)), State(trim(cache, kept + 1), _current(cores, cache), conv)
-
-    def _heads(self, x: Tensor, conv: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """q (b, t, h, e), k and v (b, t, m, e), and the convolution's state."""
-        qkv = self.qkv(x)
-        if self.conv is not None:
-            qkv, conv = self.conv(qkv, conv, ctx)
-        q, k, v = (part.unflatten(-1, (-1, self.e)) for part in qkv.split(self.sizes, -1))
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        if self.config.rope is not None:
-            q, k = rotate(q, ctx.positions, self.config.rope), rotate(k, ctx.positions, self.config.rope)
-        return q, k, v, conv
 
 
 def _mint(cores: Cores | None, q: Tensor, cache: Keys, positions: Tensor, documents: Tensor | None, config: Config) -> Cores:
@@ -201,7 +151,7 @@ def _current(cores: Cores, cache: Keys) -> Cores:
 
 
 def _compact(cores: Cores, alive: Tensor) -> Cores:
-    """Each row's living cores at its end, in their order, the others before them as padding."""
+    """Each row's cores that are `alive` at its end, in order, the others before them as padding."""
     order = alive.long().argsort(dim=1, stable=True)
     keys, values = (x.gather(1, order[..., None, None].expand_as(x)) for x in cores[:2])
     documents = torch.where(alive, cores.documents, -1) if cores.documents is not None else None

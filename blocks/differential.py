@@ -35,15 +35,15 @@ class Config(base.Config):
     paper: ClassVar[str] = "Differential Transformer, arXiv:2410.05258"
 
     n_heads: int = 2  # differential heads: each is a pair of maps, so half as many as in an equal multi-head attention
-    n_kv_heads: int | None = None  # differential key heads; none: n_heads
-    head_dim: int | None = None  # width of a query; none: d_model / (2 n_heads), with mix sigmoid d_model / n_heads
-    mix: str = "reparametrised"  # how lambda is made: reparametrised | sigmoid
+    n_kv_heads: int | None = None  # differential key and value heads, a divisor of n_heads; null: as many as n_heads
+    head_dim: int | None = None  # channels of a query; null: d_model / (2 n_heads), with mix: sigmoid d_model / n_heads
+    mix: str = "reparametrised"  # lambda: reparametrised (one a layer, the paper's) | sigmoid (one a token and head)
     pairing: str = "adjacent"  # which projected heads are a pair: adjacent (unilm) | halves (DiffLlama)
-    rope: Rope | None = field(default_factory=Rope)  # rotary positions; null: none
-    window: int | None = None  # keys that a token sees, itself included; null: all
-    sink_tokens: int = 0  # first tokens of a document that stay visible behind the window
-    norm_affine: bool = True  # a weight in the norm of the heads (unilm; DiffLlama has none); unused with mix sigmoid
-    norm_eps: float = 1e-5  # of that norm
+    rope: Rope | None = field(default_factory=Rope)  # rotary positions of queries and keys (see Rope); null: no positions
+    window: int | None = None  # keys that a token sees, itself included (sliding window); null: all before it
+    sink_tokens: int = 0  # first tokens of a document that stay visible behind the window (StreamingLLM, arXiv:2309.17453)
+    norm_affine: bool = True  # a weight in the norm of the heads (unilm has one, DiffLlama none); unused with mix: sigmoid
+    norm_eps: float = 1e-5  # added to the mean square under the root of that norm
 
     def check(self, d_model: int) -> None:
         one_of("mix", self.mix, ("reparametrised", "sigmoid"))
@@ -67,7 +67,7 @@ class Config(base.Config):
 
     @property
     def sets(self) -> int:
-        """Sets of keys a head, and the width of a value in keys: a set a map, or one that both share."""
+        """Sets of keys a head: one a map, or one that both maps share. A value is as many times wider than a key."""
         return 2 if self.mix == "reparametrised" else 1
 
     def resolved(self, d_model: int) -> "Config":

@@ -6,12 +6,12 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """The user's input is wrong: where, what was found, the rule, and what would be right. One line, no traceback."""
+    """The user's input is wrong: place, value, rule and alternatives, in one line. It is shown without a traceback."""
 
     def __init__(self, place: str, value: Any, rule: str, alternatives: str = "") -> None:
         self.place, self.value, self.rule, self.alternatives = place, value, rule, alternatives
-        found = "" if value is None else f" = {value!r}"
-        super().__init__(f"{place}{found}: {rule}" + (f". {alternatives}" if alternatives else ""))
+        assignment = "" if value is None else f" = {value!r}"
+        super().__init__(f"{place}{assignment}: {rule}" + (f". {alternatives}" if alternatives else ""))
 
     def within(self, prefix: str) -> ConfigError:
         """The same error seen from outside: its place is prefixed with `prefix.`."""

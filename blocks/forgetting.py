@@ -1,4 +1,4 @@
-"""What makes a recurrence forget that has not learned to: the mitigations of state collapse (arXiv:2410.07145), off by default.
+"""Options that make a recurrence forget more: the mitigations of state collapse (arXiv:2410.07145), off by default.
 
     retention, insertion    S_t = c_a diag(exp g_t) S_{t-1} + c_b k_t v_t^T      forget more, remember less; there .9999 and .75
     state_window            the state is that of the last r tokens alone        a sliding window by state difference
@@ -27,10 +27,10 @@ from kernels.dtypes import wide
 
 @dataclass(frozen=True, kw_only=True)
 class Forgetting(base.Config):
-    """Of every recurrence with a decay and a write."""
+    """Options of every recurrence with a decay and a write."""
 
-    retention: float | None = None  # every decay times this; None = 1
-    insertion: float | None = None  # every write times this; None = 1
+    retention: float | None = None  # factor of every decay, in (0, 1] (arXiv:2410.07145: .9999); null: 1, the decay as it is
+    insertion: float | None = None  # factor of everything that is written into the state (arXiv:2410.07145: .75); null: 1
 
     def check(self, d_model: int) -> None:
         super().check(d_model)
@@ -48,16 +48,16 @@ class Forgetting(base.Config):
         return self.retained(wide(x).new_zeros(*x.shape[:2], heads), ctx)
 
     def inserted(self, x: Tensor) -> Tensor:
-        """A factor of what is written, with `insertion`."""
+        """x, a factor of what is written, times `insertion`."""
         return x if self.insertion is None else x * self.insertion
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounded(Forgetting):
-    """Of the recurrences S_t = diag(exp g_t) S_{t-1} + k_t v_t^T (kernels/decay)."""
+    """Options of the recurrences S_t = diag(exp g_t) S_{t-1} + k_t v_t^T (kernels/decay)."""
 
-    state_window: int | None = None  # r, the tokens that the state is of; None = all
-    state_norm: float | None = None  # p, a head's longest state; None = any. Token by token: slow
+    state_window: int | None = None  # latest tokens that the state is made of, all older ones are taken out again; null: no limit
+    state_norm: float | None = None  # Frobenius norm of a head's state that is not exceeded (token by token: slow); null: no limit
 
     def check(self, d_model: int) -> None:
         super().check(d_model)

@@ -22,8 +22,8 @@ from kernels import conv
 class Config(base.Config):
     paper: ClassVar[str] = "LFM2, arXiv:2511.23404"
 
-    conv: int = 3  # taps of the convolution
-    bias: bool = False  # biases in both projections and the convolution
+    conv: int = 3  # taps of the convolution: tokens that it reads, the current one included
+    bias: bool = False  # biases in both projections and in the convolution
 
     def check(self, d_model: int) -> None:
         require(self.conv >= 1, "conv", self.conv, "must be at least 1 tap")

@@ -37,17 +37,17 @@ class Config(Forgetting):
     paper: ClassVar[str] = "Gated DeltaNet, arXiv:2412.06464; DeltaNet, arXiv:2406.06484; Kimi Delta Attention, arXiv:2510.26692"
 
     n_heads: int = 4  # heads of q and k
-    head_dim: int | None = None  # key width of a head; None = d_model / n_heads
-    n_v_heads: int | None = None  # heads of v, each with a state: several may share a q and k; None = n_heads
-    expand_v: float = 1.0  # value width of a head, in key widths
-    gate: str = "scalar"  # decay: none (DeltaNet), scalar (Gated DeltaNet), vector (Kimi Delta Attention)
-    gate_rank: int | None = None  # width of the vector gate's low-rank projection; None = the value width of a head
-    negative_eigenvalues: bool = False  # beta in (0, 2) instead of (0, 1): needed to track states
-    output_gate: str = "swish"  # none (DeltaNet), swish (Gated DeltaNet), sigmoid (Kimi Delta Attention)
-    output_gate_rank: int | None = None  # width of a low-rank output gate (Kimi: head_dim); None = one full matrix
+    head_dim: int | None = None  # channels of a head's q and k; null: d_model / n_heads
+    n_v_heads: int | None = None  # heads of v, each with a state, a multiple of n_heads (they share q and k); null: as n_heads
+    expand_v: float = 1.0  # channels of a head's v, in multiples of those of its k
+    gate: str = "scalar"  # decay: none (DeltaNet) | scalar (one a head, Gated DeltaNet) | vector (one a key channel, Kimi Delta Attention)
+    gate_rank: int | None = None  # width of the low-rank projection of gate: vector; null: the channels of a head's v
+    negative_eigenvalues: bool = False  # beta in (0, 2) instead of (0, 1), which tracking a state needs (arXiv:2411.12537)
+    output_gate: str = "swish"  # gate of the output: none (DeltaNet) | swish (Gated DeltaNet) | sigmoid (Kimi Delta Attention)
+    output_gate_rank: int | None = None  # width of a low-rank output gate (Kimi Delta Attention: head_dim); null: one full matrix
     output_gate_bias: bool = False  # a bias in the output gate
-    conv: int = 4  # taps of the convolution on q, k and v; 0 = none
-    norm_eps: float = 1e-5  # of the norm over each head
+    conv: int = 4  # taps of a short causal convolution with a SiLU over q, k and v; 0: no convolution
+    norm_eps: float = 1e-5  # added to the mean square under the root of each head's output norm
 
     def check(self, d_model: int) -> None:
         super().check(d_model)

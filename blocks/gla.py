@@ -59,21 +59,21 @@ class Config(Bounded):
     paper: ClassVar[str] = "GLA, arXiv:2312.06635; RetNet, arXiv:2307.08621; Lightning attention, arXiv:2501.08313"
 
     n_heads: int = 4  # query heads
-    n_kv_heads: int | None = None  # heads of keys, values and decays, a memory each; none: n_heads
-    expand_k: float = 0.5  # width of all queries / d_model, a head's keys are as wide as its queries
-    expand_v: float = 1.0  # width of the output of all query heads / d_model
-    gate: str = "vector"  # forgetting: vector, scalar (learned), retnet, lightning, transnormer (fixed), none
-    gate_rank: int = 16  # width between W_1 and W_2 of the vector gate
-    gate_normaliser: float = 16.0  # tau: the learned gates start near 1 - 0.7 / tau
+    n_kv_heads: int | None = None  # heads of keys, values and decays, each with a memory, a divisor of n_heads; null: as many as n_heads
+    expand_k: float = 0.5  # channels of all queries, in multiples of d_model; a head's keys are as wide as its queries
+    expand_v: float = 1.0  # channels of the output of all query heads, in multiples of d_model
+    gate: str = "vector"  # decay: vector | scalar (learned) | retnet | lightning | transnormer (fixed) | none; see above
+    gate_rank: int = 16  # width between W_1 and W_2 of gate: vector
+    gate_normaliser: float = 16.0  # tau: the larger, the less is forgotten; the learned decays begin near 1 - 0.7 / tau a token
     bias: bool = False  # biases in the projections to q, k and v
-    rope: Rope | None = None  # rotary position embedding of q and k; None = none
-    conv: int = 0  # taps of a short convolution with SiLU on q, k and v; 0 = none
-    qk_activation: str = "none"  # of q and k: none, silu, relu
-    v_activation: str = "none"  # of v: none, silu, relu
-    scale: float | None = None  # of q; None = a head's key width ** -0.5
-    norm: str = "head"  # RMSNorm of the output: head (each on its own, one weight for all), full (all heads together)
-    output_gate: str = "swish"  # swish, sigmoid, none
-    norm_eps: float = 1e-5  # of the norm
+    rope: Rope | None = None  # rotary positions of queries and keys (see Rope); null: no positions
+    conv: int = 0  # taps of a short causal convolution with a SiLU over q, k and v; 0: no convolution
+    qk_activation: str = "none"  # activation of q and k: none | silu | relu
+    v_activation: str = "none"  # activation of v: none | silu | relu
+    scale: float | None = None  # factor of q; null: (channels of a head's keys)^-1/2
+    norm: str = "head"  # RMS norm of the output: head (each on its own, one weight for all) | full (all heads together)
+    output_gate: str = "swish"  # activation of the output's gate: swish | sigmoid | none (no gate)
+    norm_eps: float = 1e-5  # added to the mean square under the root of the norm
 
     def check(self, d_model: int) -> None:
         super().check(d_model)

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from blocks import base
 from blocks.base import Cost
 from blocks.context import Context
-from blocks.errors import divisors, one_of, require
+from blocks.errors import one_of, require
 from blocks.keys import Keys, append, attend, cache_bytes, located, trim
-from blocks.parts import NORMS, ShortConv, linear_flops, make_norm, norm_params, residual_linear
+from blocks.parts import NORMS, ShortConv, check_heads, linear_flops, make_norm, norm_params, residual_linear
 from blocks.rope import Rope, rotate
 from kernels import attention
 from kernels.conv import flops as conv_flops
@@ -32,8 +32,8 @@ from kernels.conv import flops as conv_flops
 class Temperature:
     """Queries grow with their position p by 1 + scale ln(1 + floor((p + 1) / every)), so that long texts stay as sharp."""
 
-    scale: float = 0.1
-    every: int = 8192  # tokens
+    scale: float = 0.1  # growth of the queries with the logarithm
+    every: int = 8192  # tokens after which the logarithm grows by a step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,33 +41,28 @@ class Config(base.Config):
     paper: ClassVar[str] = "Grouped-query attention, arXiv:2305.13245"
 
     n_heads: int = 4  # query heads
-    n_kv_heads: int | None = None  # key and value heads; none: n_heads (MHA); 1: MQA
-    head_dim: int | None = None  # width of a head; none: d_model / n_heads
-    rope: Rope | None = field(default_factory=Rope)  # rotary positions; null: none
-    window: int | None = None  # keys that a token sees, itself included; null: all
-    chunk: int | None = None  # a token sees only the tokens of its own chunk: positions of a document in runs of so many; null: all
-    sink_tokens: int = 0  # first tokens of a document that stay visible behind the window
-    sink_logit: bool = False  # a learned logit a head in the softmax's denominator
-    qk_norm: str = "none"  # none | head (each head on its own, one weight for all) | full (all heads together)
-    qk_norm_kind: str = "rmsnorm"  # rmsnorm | rmsnorm_centred (1 + weight) | rmsnorm_plain (no weight) | layernorm | layernorm_unbiased
-    qk_norm_after_rope: bool = False  # the norm of q and k comes after rotary positions (qk_norm: head)
-    norm_eps: float = 1e-6  # of qk_norm
-    output_gate: str = "none"  # none | head (a sigmoid a head) | element (a sigmoid a channel)
-    softcap: float | None = None  # scores become softcap tanh(score / softcap)
-    scale: float | None = None  # factor of the scores; none: head_dim^-1/2
-    temperature: Temperature | None = None  # queries that grow with their position; null: none
+    n_kv_heads: int | None = None  # key and value heads, a divisor of n_heads, 1: MQA; null: as many as n_heads (MHA)
+    head_dim: int | None = None  # channels of a head; null: d_model / n_heads
+    rope: Rope | None = field(default_factory=Rope)  # rotary positions of queries and keys (see Rope); null: no positions
+    window: int | None = None  # keys that a token sees, itself included (sliding window, Mistral arXiv:2310.06825); null: all before it
+    chunk: int | None = None  # a token sees only its own chunk: a document's positions in runs of so many (Llama 4); null: no chunks
+    sink_tokens: int = 0  # first tokens of a document that stay visible behind the window (StreamingLLM, arXiv:2309.17453)
+    sink_logit: bool = False  # a learned logit a head in the softmax's denominator (gpt-oss)
+    qk_norm: str = "none"  # norm of queries and keys: none | head (each head, one weight: Qwen3) | full (all together: OLMo 2)
+    qk_norm_kind: str = "rmsnorm"  # rmsnorm | rmsnorm_centred (weight 1 + w) | rmsnorm_plain (no weight) | layernorm | layernorm_unbiased
+    qk_norm_after_rope: bool = False  # norm of q and k behind rotary positions, not before them (nanochat, Llama 4); needs qk_norm: head
+    norm_eps: float = 1e-6  # added to the mean square (the variance) under the root of qk_norm
+    output_gate: str = "none"  # sigmoid gate of the output (arXiv:2505.06708): none | head (one a head) | element (one a channel)
+    softcap: float | None = None  # c: scores become c tanh(score / c) (Gemma 2); null: as they are
+    scale: float | None = None  # factor of the scores; null: head_dim^-1/2
+    temperature: Temperature | None = None  # queries grow with their position (Llama 4); null: they don't
     bias: bool = False  # biases in the projections to q, k and v
     output_bias: bool = False  # a bias in the output projection
-    conv: int = 0  # taps of a short causal convolution over q, k and v; 0: no convolution
+    conv: int = 0  # taps of a short causal convolution over q, k and v (tokens, the current one included); 0: no convolution
     conv_silu: bool = True  # a SiLU after the convolution
 
     def check(self, d_model: int) -> None:
-        require(self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")
-        whole = self.head_dim is not None or d_model % self.n_heads == 0
-        require(whole, "n_heads", self.n_heads, f"must divide d_model = {d_model}", f"or set head_dim; {divisors(d_model)}")
-        require(self.head_dim is None or self.head_dim >= 1, "head_dim", self.head_dim, "must be at least 1")
-        m = self.kv_heads
-        require(m >= 1 and self.n_heads % m == 0, "n_kv_heads", m, f"must divide n_heads = {self.n_heads}", divisors(self.n_heads))
+        check_heads(self.n_heads, self.kv_heads, self.head_dim, d_model)
         if self.rope is not None:
             self.rope.check(self.width(d_model))
         require(self.window is None or self.window >= 1, "window", self.window, "must be at least 1: a token sees itself")
@@ -90,7 +85,7 @@ class Config(base.Config):
 
     @property
     def span(self) -> int | None:
-        """Keys from the first that a token may see to itself, sinks aside."""
+        """How many of the latest keys a token may see, itself included; sink tokens not counted."""
         return self.window if self.chunk is None else self.chunk
 
     def width(self, d_model: int) -> int:
@@ -128,7 +123,7 @@ class Config(base.Config):
         )
 
     def _attention_flops(self, length: int, e: int) -> int:
-        """Of the pairs that see one another: every chunk is a text of its own."""
+        """FLOPs of the pairs that see one another; every chunk counts as a text of its own."""
         if self.chunk is None:
             return attention.flops(length, self.n_heads, e, e, window=self.window, sink_tokens=self.sink_tokens)
         whole, rest = divmod(length, self.chunk)
@@ -155,9 +150,9 @@ class Block(nn.Module):
         self.sizes = [h * e, m * e, m * e]
         self.qkv = nn.Linear(d_model, sum(self.sizes), bias=config.bias)
         self.conv = ShortConv(sum(self.sizes), config.conv, silu=config.conv_silu) if config.conv else None
-        full, kind, eps = config.qk_norm == "full", config.qk_norm_kind, config.norm_eps
-        self.q_norm = make_norm(kind, h * e if full else e, eps) if config.qk_norm != "none" else None
-        self.k_norm = make_norm(kind, m * e if full else e, eps) if config.qk_norm != "none" else None
+        full, name, eps = config.qk_norm == "full", config.qk_norm_kind, config.norm_eps
+        self.q_norm = make_norm(name, h * e if full else e, eps) if config.qk_norm != "none" else None
+        self.k_norm = make_norm(name, m * e if full else e, eps) if config.qk_norm != "none" else None
         self.sinks = nn.Parameter(0.02 * torch.randn(h)) if config.sink_logit else None
         self.gate = nn.Linear(d_model, config.gates(d_model), bias=False) if config.output_gate != "none" else None
         self.out = residual_linear(h * e, d_model, n_layers, bias=config.output_bias)
@@ -176,7 +171,7 @@ class Block(nn.Module):
         return self.out(o.flatten(2)), State(trim(cache, c.span, c.sink_tokens), conv)
 
     def _project(self, x: Tensor, state: State | None, ctx: Context) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """q, k, v (b, t, heads, e), ready to meet, and the convolution's state."""
+        """q, k, v (b, t, heads, e) after norm and positions, and the convolution's state."""
         qkv, conv = self.qkv(x), None
         if self.conv is not None:
             qkv, conv = self.conv(qkv, None if state is None else state.conv, ctx)

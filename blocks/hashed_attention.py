@@ -9,7 +9,7 @@
 A key is scored once, when it is read, so that what is selected never depends on the future, and a key that has dropped out of the best
 never comes back. Ties go to the earlier key. HAX runs it beside Mamba-2 on the same input: `M|S` in a pattern.
 
-Ours: the paper trains the score with a ranking loss of its own. Here the score is a factor of the weight of every key that is seen,
+The paper trains the score with a ranking loss of its own. Here the score is a factor of the weight of every key that is seen,
 which the loss of the model itself trains: keys that help are kept, whichever half they were seen through. Without selection the
 factor is left out. There is no centring of queries and keys before they are hashed, and the signs need no normalisation.
 State: all keys and values, each with score and bucket, and c.
@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from blocks import base
 from blocks.base import Cost
 from blocks.context import Context
-from blocks.errors import divisors, require
+from blocks.errors import require
 from blocks.keys import Keys, append, query_documents, trim
-from blocks.parts import ShortConv, linear_flops, mask, residual_linear
+from blocks.parts import ShortConv, check_heads, linear_flops, mask, residual_linear
 from kernels.conv import flops as conv_flops
 from kernels.dtypes import wide
 from kernels.linear_scan import linear_scan
@@ -41,18 +41,15 @@ NOTES = 2  # numbers that are stored with a key: its score, its bucket
 class Config(base.Config):
     paper: ClassVar[str] = "HAX, arXiv:2507.00449"
 
-    n_heads: int = 1  # each with its own hash; they share the scorer
-    head_dim: int | None = None  # width of a head; none: d_model / n_heads
+    n_heads: int = 1  # heads, each with a hash of its own; they share the scorer
+    head_dim: int | None = None  # channels of a head; null: d_model / n_heads
     hashed: int = 32  # keys of its own bucket that a query sees, the last ones; 0: no hash
     selected: int = 32  # keys that a query sees for their score; 0: no scorer
-    bits: int = 8  # of a bucket's number; 8 at most: it is stored among activations, exact in bfloat16
-    conv: int = 4  # taps of a short causal convolution over q, k and v; 0: no convolution
+    bits: int = 8  # bits of a bucket's number, at most 8: it is stored among the activations, exact in bfloat16
+    conv: int = 4  # taps of a short causal convolution with a SiLU over q, k and v; 0: no convolution
 
     def check(self, d_model: int) -> None:
-        require(self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")
-        whole = self.head_dim is not None or d_model % self.n_heads == 0
-        require(whole, "n_heads", self.n_heads, f"must divide d_model = {d_model}", f"or set head_dim; {divisors(d_model)}")
-        require(self.head_dim is None or self.head_dim >= 1, "head_dim", self.head_dim, "must be at least 1")
+        check_heads(self.n_heads, self.n_heads, self.head_dim, d_model)
         for name in ("hashed", "selected"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 (none) or more")
         require(self.hashed + self.selected >= 1, "hashed", self.hashed, "must be above 0, or selected must", "32 and 32 are HAX's")
@@ -64,7 +61,7 @@ class Config(base.Config):
         return d_model // self.n_heads if self.head_dim is None else self.head_dim
 
     def cost(self, d_model: int, length: int) -> Cost:
-        """A query's places count, `hashed` and `selected` but no more than tokens each, whether or not a key fills them."""
+        """Counts `hashed` and `selected` keys a query (each at most `length`), whether or not so many keys are there."""
         h, e = self.n_heads, self.width(d_model)
         inner, scorer = h * e, (8 * e**2 + 2 * e) * (self.selected > 0)  # weights of the scorer
         places = min(self.hashed, length) + min(self.selected, length)
@@ -174,12 +171,12 @@ def visible(cache: Keys, ctx: Context) -> Bool[Tensor, "b t s"]:
 
 
 def _at(x: Float[Tensor, "b h s w"], places: Int[Tensor, "b h t n"]) -> Float[Tensor, "b h t n w"]:
-    """The entries of x at these places: rows of a table, which go back by one addition each."""
+    """The entries of x at these places, gathered as rows of a table, whose gradient is one index_add."""
     b, h, s, w = x.shape
     table = torch.arange(b * h, device=x.device).view(b, h, 1, 1) * s
     return x.reshape(-1, w).index_select(0, (places + table).flatten()).view(*places.shape, w)
 
 
 def _scorer(e: int) -> nn.Sequential:
-    """[key, direction of the queries so far] -> score. A bias at the end would rank nothing, and softmax all but takes it away."""
+    """[key, direction of the queries so far] -> score. No bias at the end: it would change no ranking and hardly the softmax."""
     return nn.Sequential(nn.Linear(2 * e, 2 * e), nn.ReLU(), nn.Linear(2 * e, 2 * e), nn.ReLU(), nn.Linear(2 * e, 1, bias=False))

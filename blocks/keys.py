@@ -125,7 +125,7 @@ def _first(chunks: Tensor, of: Tensor) -> Tensor:
 
 
 def _known(x: Tensor | None) -> Tensor:
-    """For the type checker: positions and documents are both there or both not."""
+    """x, which is not None: positions and documents are both there or both not."""
     if x is None:
         raise ValueError("a cache holds positions and documents together, or neither")
     return x
@@ -147,7 +147,7 @@ def _current(cache: Keys) -> Tensor:
 
 
 def _compact(cache: Keys, alive: Tensor, *, drop: bool = False) -> Keys:
-    """Each row's living entries at its end, in their order, the others before them as padding; drop columns without any living one."""
+    """Each row's entries that are `alive` at its end, in order, the others before them as padding. drop: columns where no row has one."""
     order = alive.long().argsort(dim=1, stable=True)
     if drop:
         order = order[:, alive.shape[1] - int(alive.sum(1).max()) :]

@@ -40,12 +40,12 @@ class Config(Bounded):
     paper: ClassVar[str] = "Linear attention, arXiv:2006.16236; Based, arXiv:2402.18668"
 
     n_heads: int = 4  # heads
-    feature: str = "elu"  # phi: elu (elu(x) + 1), identity, taylor (Based's)
-    feature_dim: int | None = None  # e, q's and k's width in a head before phi; None = d_model / n_heads, 16 for taylor
-    normalise: str = "sum"  # the output: sum (divided by z . phi(q)), rms (RMSNorm of each head), none
-    rope: Rope | None = None  # rotary position embedding of q and k, before phi; None = none
-    conv: int = 0  # taps of a short convolution with SiLU on q, k and v; 0 = none
-    eps: float = 1e-6  # of the division or of the norm
+    feature: str = "elu"  # feature map phi: elu (elu(x) + 1) | identity | taylor (Based's)
+    feature_dim: int | None = None  # e, channels of a head's q and k before phi; null: d_model / n_heads, 16 for taylor
+    normalise: str = "sum"  # the output: sum (divided by z . phi(q)) | rms (RMS norm of each head) | none
+    rope: Rope | None = None  # rotary positions of queries and keys, before phi (see Rope); null: no positions
+    conv: int = 0  # taps of a short causal convolution with a SiLU over q, k and v; 0: no convolution
+    eps: float = 1e-6  # added to the divisor, or to the mean square under the root of the norm
 
     def check(self, d_model: int) -> None:
         super().check(d_model)

@@ -30,17 +30,17 @@ class Config(Forgetting):
     paper: ClassVar[str] = "Mamba, arXiv:2312.00752"
 
     d_state: int = 16  # state entries a channel
-    conv: int = 4  # taps of the short convolution
-    expand: float = 2.0  # inner channels / d_model
-    n_heads: int = 1  # heads of channels, each with its own dt', B and C
-    dt_rank: int | None = None  # width of dt' (of a head); None = d_model / 16, rounded up
+    conv: int = 4  # taps of the short convolution: tokens that it reads, the current one included
+    expand: float = 2.0  # channels of the state space, in multiples of d_model
+    n_heads: int = 1  # heads of channels, each with a dt', B and C of its own (Zamba: 2)
+    dt_rank: int | None = None  # width of dt' (of a head); null: d_model / 16, rounded up
     conv_bias: bool = True  # a bias in the convolution
     bias: bool = False  # biases in W_in and W_out
-    dt_min: float = 1e-3  # dt starts log-uniform in [dt_min, dt_max]
-    dt_max: float = 1e-1  # see dt_min
-    dt_floor: float = 1e-4  # and not below this
-    norm_bcdt: str = "none"  # RMS norm of dt', B and C: none, plain (without weights: Falcon-Mamba), weighted (Jamba)
-    norm_eps: float = 1e-6  # of norm_bcdt
+    dt_min: float = 1e-3  # lower end of the range in which the step sizes dt begin, log-uniformly
+    dt_max: float = 1e-1  # upper end of that range
+    dt_floor: float = 1e-4  # no dt begins below this
+    norm_bcdt: str = "none"  # RMS norm of dt', B and C: none | plain (no weight: Falcon-Mamba) | weighted (Jamba)
+    norm_eps: float = 1e-6  # added to the mean square under the root of norm_bcdt
 
     def check(self, d_model: int) -> None:
         super().check(d_model)

@@ -33,22 +33,22 @@ from kernels.dtypes import wide
 class Config(Bounded):
     paper: ClassVar[str] = "Mamba-2, arXiv:2405.21060"
 
-    d_state: int = 128  # entries of B and C
+    d_state: int = 128  # entries of B and C, rows of a head's state
     head_dim: int = 64  # channels of a head
-    expand: float = 2.0  # channels / d_model
-    n_heads: int | None = None  # the heads themselves, whatever expand says
-    n_groups: int = 1  # groups of heads, each with its own B and C
-    conv: int = 4  # taps of the short convolution of x, B and C
+    expand: float = 2.0  # channels of all heads, in multiples of d_model
+    n_heads: int | None = None  # heads; null: expand d_model / head_dim
+    n_groups: int = 1  # groups of heads, each with a B and C of its own
+    conv: int = 4  # taps of the short convolution of x, B and C: tokens that it reads, the current one included
     conv_bias: bool = True  # a bias in the convolution
     bias: bool = False  # biases in W_in and W_out
-    dt_min: float = 1e-3  # dt starts log-uniform in [dt_min, dt_max]
-    dt_max: float = 1e-1  # see dt_min
-    dt_floor: float = 1e-4  # and not below this
-    dt_limit: tuple[float, float] = (0.0, math.inf)  # dt is kept in this range
-    a_range: tuple[float, float] = (1.0, 16.0)  # exp(A_log) starts uniform in this range
-    norm: str = "after_gate"  # the RMSNorm: after_gate, before_gate, none (Falcon-H1, arXiv:2507.22448)
-    norm_eps: float = 1e-5  # of the norm
-    scales: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)  # factors of z, x, B, C and dt as projected
+    dt_min: float = 1e-3  # lower end of the range in which the step sizes dt begin, log-uniformly
+    dt_max: float = 1e-1  # upper end of that range
+    dt_floor: float = 1e-4  # no dt begins below this
+    dt_limit: tuple[float, float] = (0.0, math.inf)  # smallest and largest dt, at any time
+    a_range: tuple[float, float] = (1.0, 16.0)  # range in which exp(A_log), the decay rate, begins, uniformly
+    norm: str = "after_gate"  # place of the RMS norm: after_gate | before_gate | none (Falcon-H1, arXiv:2507.22448)
+    norm_eps: float = 1e-5  # added to the mean square under the root of the norm
+    scales: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)  # factors of z, x, B, C and dt as projected (Falcon-H1)
 
     def check(self, d_model: int) -> None:
         super().check(d_model)

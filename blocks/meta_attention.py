@@ -1,5 +1,4 @@
-"""Meta attention: a sub-layer in which only inserted meta tokens attend, to themselves and to the meta tokens before them
-("Learned meta-tokens", arXiv:2509.16278).
+"""Meta attention: only inserted meta tokens attend, to themselves and to those before them (Learned meta-tokens, arXiv:2509.16278).
 
     o_i = sum_j softmax_j(q_i k_j / sqrt(head_dim)) v_j     over the meta tokens j <= i of i's document
     y_i = W_o o_i  where i is a meta token,  y_i = 0  elsewhere (the residual stream passes unchanged)
@@ -19,9 +18,8 @@ from torch import Tensor, nn
 from blocks import base
 from blocks.base import Cost
 from blocks.context import META, Context
-from blocks.errors import divisors, require
 from blocks.keys import Keys, append, attend, cache_bytes, trim
-from blocks.parts import linear_flops, residual_linear
+from blocks.parts import check_heads, linear_flops, residual_linear
 from blocks.rope import Rope, rotate
 from kernels import attention
 
@@ -32,15 +30,12 @@ class Config(base.Config):
     needs_kinds: ClassVar[tuple[int, ...]] = (META,)
 
     n_heads: int = 4  # heads of queries, keys and values
-    head_dim: int | None = None  # width of a head; none: d_model / n_heads
-    rope: Rope | None = None  # rotary positions; none is what the paper found best at meta tokens
+    head_dim: int | None = None  # channels of a head; null: d_model / n_heads
+    rope: Rope | None = None  # rotary positions of queries and keys; null: no positions, which the paper found best at meta tokens
     bias: bool = False  # biases in all projections
 
     def check(self, d_model: int) -> None:
-        require(self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")
-        whole = self.head_dim is not None or d_model % self.n_heads == 0
-        require(whole, "n_heads", self.n_heads, f"must divide d_model = {d_model}", f"or set head_dim; {divisors(d_model)}")
-        require(self.head_dim is None or self.head_dim >= 1, "head_dim", self.head_dim, "must be at least 1")
+        check_heads(self.n_heads, self.n_heads, self.head_dim, d_model)
         if self.rope is not None:
             self.rope.check(self.width(d_model))
 

@@ -37,20 +37,20 @@ from kernels import attention, indexed
 class Config(base.Config):
     paper: ClassVar[str] = "Multi-head latent attention (DeepSeek-V2), arXiv:2405.04434"
 
-    n_heads: int = 4
+    n_heads: int = 4  # heads
     q_rank: int | None = None  # width of the queries' latent; null: queries straight from the input
-    kv_rank: int | None = None  # width of the latent that is kept; none: 4 nope_dim
-    nope_dim: int | None = None  # channels of a head's queries and keys without positions; none: d_model / n_heads
-    rope_dim: int | None = None  # channels with them, in keys shared by all heads; none: nope_dim / 2, even
-    value_dim: int | None = None  # channels of a head's values; none: nope_dim
-    rope: Rope | None = field(default_factory=lambda: Rope(pairs="adjacent"))  # rotary positions of the rope_dim channels; null: none
-    norm_eps: float = 1e-6  # of the latents' norms
-    scale: float | None = None  # factor of the scores; none: (nope_dim + rope_dim)^-1/2
+    kv_rank: int | None = None  # width of the latent that is kept for keys and values; null: 4 nope_dim
+    nope_dim: int | None = None  # channels of a head's queries and keys without positions; null: d_model / n_heads
+    rope_dim: int | None = None  # channels with positions, in keys shared by all heads; null: half of nope_dim, even
+    value_dim: int | None = None  # channels of a head's values; null: nope_dim
+    rope: Rope | None = field(default_factory=lambda: Rope(pairs="adjacent"))  # of the rope_dim channels; null: none (Kimi Linear)
+    norm_eps: float = 1e-6  # added to the mean square under the root of the latents' norms
+    scale: float | None = None  # factor of the scores; null: (nope_dim + rope_dim)^-1/2
     bias: bool = False  # biases in the projections to the latents and in the output projection
-    index_heads: int = 0  # heads of the indexer; 0: every token sees all tokens before it
+    index_heads: int = 0  # heads of the indexer that chooses keys (DeepSeek-V3.2); 0: a token sees all tokens before it
     index_dim: int = 32  # channels of an indexer's head
-    index_top_k: int = 64  # tokens that a token sees
-    index_pairs: str = "halves"  # how the indexer's channels rotate, see rope.pairs (DeepSeek: halves, GLM: adjacent)
+    index_top_k: int = 64  # tokens that a token sees, those of the highest index scores
+    index_pairs: str = "halves"  # channels of the indexer that rotate together, see Rope.pairs: halves (DeepSeek) | adjacent (GLM)
 
     def check(self, d_model: int) -> None:
         require(self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")

@@ -1,4 +1,4 @@
-"""The plain channel mixer: two projections and an activation between them.
+"""MLP: the plain channel mixer, two projections and an activation between them.
 
     y = W_down f(W_up x)
 
@@ -23,9 +23,9 @@ class Config(base.Config):
     kind: ClassVar[str] = "channel"
     paper: ClassVar[str] = "Transformer, arXiv:1706.03762"
 
-    activation: str = "gelu"  # gelu (exact), gelu_tanh (GPT-2's), relu2 (squared ReLU), silu
-    expand: float = 4.0  # hidden width / d_model
-    hidden: int | None = None  # the hidden width itself, whatever expand says
+    activation: str = "gelu"  # activation: gelu (exact) | gelu_tanh (GPT-2's) | relu2 (squared ReLU) | silu
+    expand: float = 4.0  # hidden channels, in multiples of d_model
+    hidden: int | None = None  # hidden channels themselves; null: expand d_model
     bias: bool = False  # biases in both projections
 
     def check(self, d_model: int) -> None:

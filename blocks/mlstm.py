@@ -33,11 +33,11 @@ class Config(base.Config):
     paper: ClassVar[str] = "xLSTM, arXiv:2405.04517; xLSTM 7B, arXiv:2503.13427"
 
     n_heads: int = 4  # h, heads
-    expand_k: float = 0.5  # width of all keys / d_model
-    expand_v: float = 1.0  # width of all values / d_model
-    gate_softcap: float | None = 15.0  # c, of the gates' logits; None = no cap
-    eps: float = 1e-6  # added to the normaliser over exp(m)
-    norm_eps: float = 1e-6  # of the norm of each head
+    expand_k: float = 0.5  # channels of all keys, in multiples of d_model
+    expand_v: float = 1.0  # channels of all values, in multiples of d_model
+    gate_softcap: float | None = 15.0  # c, bound of the gates' logits: c tanh(z / c); null: no bound
+    eps: float = 1e-6  # added to the normaliser, in units of exp(m)
+    norm_eps: float = 1e-6  # added to the variance under the root of each head's norm
 
     def check(self, d_model: int) -> None:
         h = self.n_heads

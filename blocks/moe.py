@@ -36,7 +36,7 @@ from blocks import base
 from blocks.base import Cost
 from blocks.context import Context, Routed
 from blocks.errors import divisors, one_of, require
-from blocks.parts import linear_flops, residual_linear
+from blocks.parts import hidden_width, linear_flops, residual_linear
 from kernels.dtypes import wide
 from kernels.experts import ACTIVATIONS, WEIGH, Activation, experts, flops, width
 
@@ -46,31 +46,31 @@ class Config(base.Config):
     kind: ClassVar[str] = "channel"
     paper: ClassVar[str] = "Sparsely-gated mixture of experts, arXiv:1701.06538"
 
-    n_experts: int = 8  # routed experts
-    top_k: int = 2  # of them that a token meets
-    expand: float = 4 / 3  # hidden width of an expert / d_model
-    multiple_of: int = 16  # the hidden width is rounded up to a multiple of this
-    hidden: int | None = None  # the hidden width of an expert itself, whatever expand and multiple_of say
-    activation: str = "swiglu"  # of all experts: swiglu | clamped_swiglu (gpt-oss) | relu2 (without a gate)
-    alpha: float = 1.702  # of clamped_swiglu: steepness of its sigmoid
-    limit: float = 7.0  # of clamped_swiglu: where gate and up are clamped
+    n_experts: int = 8  # experts that the router chooses from
+    top_k: int = 2  # experts that a token is sent to
+    expand: float = 4 / 3  # hidden channels of an expert, in multiples of d_model
+    multiple_of: int = 16  # the hidden channels of expand are rounded up to a multiple of this
+    hidden: int | None = None  # hidden channels of an expert themselves; null: from expand and multiple_of
+    activation: str = "swiglu"  # form of all experts: swiglu | clamped_swiglu (gpt-oss) | relu2 (squared ReLU, without a gate)
+    alpha: float = 1.702  # steepness of the sigmoid of clamped_swiglu
+    limit: float = 7.0  # bound of gate and up of clamped_swiglu
     bias: bool = False  # biases in the projections of all experts
-    scores: str = "softmax"  # softmax | sigmoid of the router's logits
-    normalize: bool = True  # the weights of the chosen sum to 1 (before routed_scale)
-    normalize_eps: float = 1e-20  # added to their sum
-    routed_scale: float = 1.0  # factor of the weights
-    router_bias: bool = False  # a bias of the router's logits
-    selection_bias: bool = False  # a bias that only chooses (e_score_correction_bias): a buffer, not trained
-    groups: int = 1  # equal groups of experts
+    scores: str = "softmax"  # scores from the router's logits: softmax | sigmoid
+    normalize: bool = True  # whether the weights of the chosen experts are made to sum to 1 (before routed_scale)
+    normalize_eps: float = 1e-20  # added to their sum before the division
+    routed_scale: float = 1.0  # factor of the chosen experts' weights
+    router_bias: bool = False  # a bias in the router's logits (gpt-oss)
+    selection_bias: bool = False  # a bias that only chooses, without a gradient (DeepSeek-V3's e_score_correction_bias)
+    groups: int = 1  # equal groups of experts (DeepSeek-V2)
     top_groups: int = 1  # groups that a token may choose from
-    group_score: str = "top2"  # a group is as good as: top2 (the sum of its two best experts) | max (its best one)
-    weigh: str = "output"  # the weights multiply the experts' output | input
-    n_shared: int = 0  # shared experts, together one network of n_shared times an expert's width
-    shared_hidden: int | None = None  # the hidden width of the shared network itself, whatever n_shared says
-    shared_gate: bool = False  # the shared network under a sigmoid of the token (Qwen2-MoE)
-    balance: float = 0.0  # training: weight of the load-balance loss (Mixtral 0.02, Qwen3 0.001)
-    z_loss: float = 0.0  # training: weight of the router's z-loss (ST-MoE 0.001)
-    bias_rate: float = 0.0  # training: what the selection bias moves by in a step (DeepSeek-V3 0.001)
+    group_score: str = "top2"  # value of a group: top2 (the sum of its two best scores) | max (its best score)
+    weigh: str = "output"  # what the weights multiply: output | input (of the experts; Llama 4)
+    n_shared: int = 0  # experts that every token meets, together one network of n_shared times an expert's hidden channels
+    shared_hidden: int | None = None  # hidden channels of that shared network themselves; null: from n_shared
+    shared_gate: bool = False  # the shared network's output times a sigmoid of the token (Qwen2-MoE)
+    balance: float = 0.0  # training: weight of the load-balance loss (Mixtral 0.02, Qwen3 0.001); 0: no such loss
+    z_loss: float = 0.0  # training: weight of the router's z-loss (ST-MoE 0.001); 0: no such loss
+    bias_rate: float = 0.0  # training: how far a step moves the selection bias (DeepSeek-V3 0.001); 0: not at all
 
     def check(self, d_model: int) -> None:
         require(self.n_experts >= 1, "n_experts", self.n_experts, "must be at least 1")
@@ -100,7 +100,7 @@ class Config(base.Config):
         """The hidden width of an expert."""
         if self.hidden is not None:
             return self.hidden
-        return max(1, -(-round(self.expand * d_model) // self.multiple_of)) * self.multiple_of
+        return hidden_width(d_model, self.expand, self.multiple_of)
 
     def shared_width(self, d_model: int) -> int:
         """The hidden width of the shared network, 0 = there is none."""
@@ -122,7 +122,7 @@ class Config(base.Config):
         return Cost(params, spent, spent, idle_params=params - self._params(d_model, self.top_k))
 
     def _params(self, d_model: int, n: int) -> int:
-        """With n routed experts counted."""
+        """The parameters with n of the routed experts."""
         router = (d_model + self.router_bias) * self.n_experts + self.shared_gate * d_model
         shared = self.shared_width(d_model)
         return router + n * self._expert(d_model, self.width(d_model)) + (self._expert(d_model, shared) if shared else 0)
@@ -171,7 +171,7 @@ class Block(nn.Module):
         return y, State()
 
     def logits(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t n"]:
-        """The router's, at least in float32."""
+        """The router's logits, at least in float32."""
         with torch.autocast(x.device.type, enabled=False):
             bias = None if self.router.bias is None else wide(self.router.bias)
             return F.linear(wide(x), wide(self.router.weight), bias)
@@ -219,6 +219,6 @@ class Block(nn.Module):
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
-    """As nn.Linear's init."""
+    """Initialise as nn.Linear does."""
     bound = 1 / math.sqrt(fan_in)
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))

@@ -30,7 +30,7 @@ class Config(base.Config):
     paper: ClassVar[str] = "N-gram heads, arXiv:2401.12973"
     needs_tokens: ClassVar[bool] = True
 
-    n: int = 1  # tokens that must match; the paper puts heads of 1, 2 and 3 one after the other
+    n: int = 1  # n, tokens that must match (the paper puts heads of 1, 2 and 3 one after the other)
 
     def check(self, d_model: int) -> None:
         require(self.n >= 1, "n", self.n, "must be at least 1")
@@ -91,11 +91,11 @@ def means_of_matches(queries: Int[Tensor, "b t"], keys: Int[Tensor, "b s"], valu
     sums, _ = linear_scan(torch.zeros_like(values), values, reset=first)
     counts = index - torch.where(first, index, 0).cummax(1).values + 1
     last = torch.searchsorted(ordered * s + order, queries * s + index[s - t :]) - 1  # of the keys up to the query's, and before it
-    found = (last >= 0) & (queries >= 0)
+    matched = (last >= 0) & (queries >= 0)
     last = last.clamp(min=0)
-    found = found & (ordered.gather(1, last) == queries)
+    matched = matched & (ordered.gather(1, last) == queries)
     means = sums.gather(1, last[..., None].expand(-1, -1, sums.shape[-1])) / counts.gather(1, last)[..., None]
-    return means * found[..., None]
+    return means * matched[..., None]
 
 
 def _rank(x: Int[Tensor, "b s"]) -> Int[Tensor, "b s"]:

@@ -1,4 +1,4 @@
-"""What several blocks share: norms, projections, short convolution, rotary embedding, and the arithmetic of their cost."""
+"""What several blocks share: norms, projections, short convolution, token shift, and the arithmetic of their cost."""
 
 import math
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from blocks.base import no_decay
 from blocks.context import Context
+from blocks.errors import divisors, require
 from kernels.conv import conv, previous
 from kernels.dtypes import wide
 from kernels.norm import rms_norm
@@ -45,19 +46,19 @@ class CentredRMSNorm(nn.Module):
 NORMS = ("rmsnorm", "rmsnorm_centred", "rmsnorm_plain", "layernorm", "layernorm_unbiased")
 
 
-def make_norm(kind: str, width: int, eps: float) -> nn.Module:
-    """The norm of a kind in NORMS: rmsnorm (weight), rmsnorm_centred (1 + weight), rmsnorm_plain (no weight), layernorm (weight and
+def make_norm(name: str, width: int, eps: float) -> nn.Module:
+    """The norm of a name in NORMS: rmsnorm (weight), rmsnorm_centred (1 + weight), rmsnorm_plain (no weight), layernorm (weight and
     bias), layernorm_unbiased (weight)."""
-    if kind == "rmsnorm_centred":
+    if name == "rmsnorm_centred":
         return CentredRMSNorm(width, eps=eps)
-    if kind.startswith("layernorm"):
-        return nn.LayerNorm(width, eps=eps, bias=kind == "layernorm")
-    return RMSNorm(width, eps=eps, affine=kind == "rmsnorm")
+    if name.startswith("layernorm"):
+        return nn.LayerNorm(width, eps=eps, bias=name == "layernorm")
+    return RMSNorm(width, eps=eps, affine=name == "rmsnorm")
 
 
-def norm_params(kind: str, width: int) -> int:
+def norm_params(name: str, width: int) -> int:
     """The parameters of `make_norm`."""
-    return {"rmsnorm_plain": 0, "layernorm": 2 * width}.get(kind, width)
+    return {"rmsnorm_plain": 0, "layernorm": 2 * width}.get(name, width)
 
 
 def relu2(x: Tensor) -> Tensor:
@@ -79,6 +80,22 @@ def residual_linear(d_in: int, d_out: int, n_layers: int, *, bias: bool = False)
     with torch.no_grad():
         linear.weight /= math.sqrt(n_layers)
     return linear
+
+
+def check_heads(n_heads: int, n_kv_heads: int, head_dim: int | None, width: int, *, name: str = "d_model") -> None:
+    """Raise ConfigError unless there can be n_heads heads of head_dim channels (None: of equal parts of `width`, called `name` in the
+    message), and they share n_kv_heads heads of keys and values evenly."""
+    require(n_heads >= 1, "n_heads", n_heads, "must be at least 1")
+    whole = head_dim is not None or width % n_heads == 0
+    require(whole, "n_heads", n_heads, f"must divide {name} = {width}", f"or set head_dim; {divisors(width)}")
+    require(head_dim is None or head_dim >= 1, "head_dim", head_dim, "must be at least 1")
+    fits = n_kv_heads >= 1 and n_heads % n_kv_heads == 0
+    require(fits, "n_kv_heads", n_kv_heads, f"must divide n_heads = {n_heads}", divisors(n_heads))
+
+
+def hidden_width(d_model: int, expand: float, multiple_of: int) -> int:
+    """expand d_model, rounded up to a multiple of multiple_of."""
+    return max(1, -(-round(expand * d_model) // multiple_of)) * multiple_of
 
 
 def linear_flops(length: int, d_in: int, d_out: int) -> int:

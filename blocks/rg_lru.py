@@ -35,10 +35,10 @@ STEEPEST = 1000.0  # derivative of the root
 class Config(base.Config):
     paper: ClassVar[str] = "Griffin, arXiv:2402.19427"
 
-    width: int | None = None  # w, channels of the recurrence; None = d_model
-    n_heads: int = 4  # blocks of the gates' matrices
-    conv: int = 4  # taps of the short convolution
-    activation: str = "gelu_tanh"  # of the gated branch: gelu_tanh | gelu (exact) | silu | relu2
+    width: int | None = None  # w, channels of the recurrence; null: d_model
+    n_heads: int = 4  # diagonal blocks of the gates' matrices, a divisor of w
+    conv: int = 4  # taps of the short convolution: tokens that it reads, the current one included
+    activation: str = "gelu_tanh"  # activation of the gated branch: gelu_tanh (RecurrentGemma's) | gelu (exact) | silu | relu2
 
     def check(self, d_model: int) -> None:
         w, h = self.channels(d_model), self.n_heads

@@ -22,15 +22,15 @@ from kernels.dtypes import wide
 class Scaling:
     """How the frequencies are changed for texts `factor` times longer than `original_length` tokens."""
 
-    kind: str  # linear | llama3 | yarn
-    factor: float = 8.0
-    original_length: int = 8192  # llama3, yarn: tokens of the texts before
-    low_freq_factor: float = 1.0  # llama3
-    high_freq_factor: float = 4.0  # llama3
-    beta_fast: float = 32.0  # yarn
-    beta_slow: float = 1.0  # yarn
-    attention_factor: float | None = None  # yarn: factor of cosine and sine; none: 0.1 ln(factor) + 1
-    truncate: bool = True  # yarn: the ramp's ends are whole numbers
+    kind: str  # form: linear | llama3 | yarn (see above)
+    factor: float = 8.0  # how many times longer the texts are than original_length
+    original_length: int = 8192  # tokens of the texts of the training before (llama3, yarn)
+    low_freq_factor: float = 1.0  # turns in original_length below which a pair is slowed by factor (llama3)
+    high_freq_factor: float = 4.0  # turns in original_length above which a pair is left as it is (llama3)
+    beta_fast: float = 32.0  # turns in original_length above which a pair is left as it is (yarn)
+    beta_slow: float = 1.0  # turns in original_length below which a pair is slowed by factor (yarn)
+    attention_factor: float | None = None  # factor of cosine and sine (yarn); null: 0.1 ln(factor) + 1
+    truncate: bool = True  # whether the ends of yarn's ramp are rounded to whole pairs
 
     def check(self) -> None:
         one_of("rope.scaling.kind", self.kind, ("linear", "llama3", "yarn"))
@@ -52,10 +52,10 @@ class Scaling:
 class Rope:
     """Rotary position embedding of the first `partial` share of each head's dimensions."""
 
-    base: float = 10000.0  # theta
-    partial: float = 1.0  # share of the head's dimensions that rotate
-    pairs: str = "halves"  # halves: (c, c + rotary/2) as in Llama | adjacent: (2c, 2c + 1) as in GPT-J and Cohere
-    scaling: Scaling | None = None  # for texts longer than those of the training; null: none
+    base: float = 10000.0  # theta, base of the frequencies (RoFormer's 10000)
+    partial: float = 1.0  # share of a head's channels that rotate, the first ones
+    pairs: str = "halves"  # channels that rotate together: halves (c and c + half, Llama) | adjacent (2c and 2c + 1, GPT-J)
+    scaling: Scaling | None = None  # change of the frequencies for texts longer than those of the training; null: none
 
     def rotary(self, head_dim: int) -> int:
         """The number of dimensions that rotate, even."""

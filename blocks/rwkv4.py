@@ -33,7 +33,7 @@ NOTHING = -1e30  # p of an empty past: exp of it is 0 beside any key
 class Config(base.Config):
     paper: ClassVar[str] = "RWKV-4, arXiv:2305.13048"
 
-    width: int | None = None  # c, channels of r, k and v; None = d_model
+    width: int | None = None  # c, channels of r, k and v; null: d_model
 
     def check(self, d_model: int) -> None:
         require(self.width is None or self.width >= 1, "width", self.width, "must be at least 1")
@@ -61,7 +61,7 @@ class State(NamedTuple):
 
 
 class Block(nn.Module):
-    """See the file's docstring. It starts with out = 0 through W_o, and with equal weights of all tokens through W_k."""
+    """See the file's docstring. Initially W_o = 0, and with it the output, and W_k = 0, so that all tokens weigh the same."""
 
     def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
         super().__init__()

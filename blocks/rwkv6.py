@@ -29,7 +29,7 @@ NORM_EPS = 64e-5  # of the norm over a head: 1e-5 times the square of the 8 that
 class Config(Bounded):
     paper: ClassVar[str] = "RWKV-6 (Finch), arXiv:2404.05892"
 
-    head_dim: int | None = None  # key and value width of a head; None = 64, or d_model where that is less
+    head_dim: int | None = None  # channels of a head's keys and values; null: 64, or d_model where that is less
     mix_rank: int = 32  # width of each of the five low-rank mixes
     decay_rank: int = 64  # width of the low-rank decay
 
@@ -67,7 +67,7 @@ class State(NamedTuple):
 
 
 class Block(nn.Module):
-    """See the file's docstring. It starts with out = 0 through W_o."""
+    """See the file's docstring. Initially W_o = 0, and with it the output."""
 
     def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
         super().__init__()

@@ -38,12 +38,12 @@ V_FIRST = "rwkv7_v_first"  # the key in ctx.shared
 class Config(Forgetting):
     paper: ClassVar[str] = "RWKV-7 (Goose), arXiv:2503.14456"
 
-    head_dim: int | None = None  # key and value width of a head; None = 64, or d_model where that is less
-    decay_rank: int | None = None  # width of the low-rank decay; None = 2.5 sqrt(d_model), in multiples of 32, at least 32
-    rate_rank: int | None = None  # of the in-context learning rate a; None = as decay_rank
-    value_rank: int | None = None  # of the mix with the first layer's v; None = 1.7 sqrt(d_model), likewise
-    gate_rank: int | None = None  # of the output gate; None = 5 sqrt(d_model), likewise
-    value_residual: bool = True  # mix v with the first rwkv7 layer's; officially off in that layer itself
+    head_dim: int | None = None  # channels of a head's keys and values; null: 64, or d_model where that is less
+    decay_rank: int | None = None  # width of the low-rank decay; null: 2.5 sqrt(d_model), in multiples of 32, at least 32
+    rate_rank: int | None = None  # width of the low-rank in-context learning rate a; null: as decay_rank's
+    value_rank: int | None = None  # width of the low-rank mix with the first layer's v; null: 1.7 sqrt(d_model), rounded likewise
+    gate_rank: int | None = None  # width of the low-rank output gate; null: 5 sqrt(d_model), rounded likewise
+    value_residual: bool = True  # whether v is mixed with that of the first rwkv7 layer (in that layer itself it is off as published)
 
     def check(self, d_model: int) -> None:
         super().check(d_model)
@@ -93,7 +93,7 @@ class State(NamedTuple):
 
 
 class LowRank(nn.Module):
-    """bias + act(x down) up, down and up of width `rank`. It starts at its bias: down = 0, up orthogonal."""
+    """bias + act(x down) up, down and up of width `rank`. Initially down = 0 (the output is the bias) and up is orthogonal."""
 
     def __init__(self, d: int, rank: int, bias: Tensor | None) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class LowRank(nn.Module):
 
 
 class Block(nn.Module):
-    """See the file's docstring. It starts with out = 0 through W_o."""
+    """See the file's docstring. Initially W_o = 0, and with it the output."""
 
     def __init__(self, config: Config, d_model: int, layer: int, n_layers: int) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class Block(nn.Module):
 
 
 def _uniform(d: int, bound: float) -> nn.Linear:
-    """W (d, d) drawn evenly from +-bound / sqrt(d)."""
+    """W (d, d), uniform in +-bound / sqrt(d)."""
     linear = nn.Linear(d, d, bias=False)
     nn.init.uniform_(linear.weight, -bound / math.sqrt(d), bound / math.sqrt(d))
     return linear

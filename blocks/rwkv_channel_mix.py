@@ -26,8 +26,8 @@ class Config(base.Config):
     kind: ClassVar[str] = "channel"
     paper: ClassVar[str] = "RWKV-5/6 (Eagle and Finch), arXiv:2404.05892"
 
-    version: int = 6  # 4, 6 (with a receptance gate) or 7 (without)
-    hidden: int | None = None  # None = 3.5 d_model rounded down to a multiple of 32 (version 6), 4 d_model (versions 4 and 7)
+    version: int = 6  # RWKV's version: 4 and 6 (with a receptance gate) | 7 (without)
+    hidden: int | None = None  # hidden channels; null: 3.5 d_model in multiples of 32 (version 6), 4 d_model (versions 4 and 7)
 
     def check(self, d_model: int) -> None:
         require(self.version in (4, 6, 7), "version", self.version, "is not one of the choices", "choices: 4, 6, 7")

@@ -1,4 +1,4 @@
-"""A whole transformer layer that a stack of state spaces uses again and again with the same weights (Zamba, arXiv:2405.16712).
+"""A transformer layer (attention, then a gated channel mixer) whose weights a stack uses several times (Zamba, arXiv:2405.16712).
 
     a = W_o Attention(W_qkv n),  n = RMSNorm([x, e])        e: the embeddings, what the first sub-layer reads
     g, u = W_gu RMSNorm(a);  y = L_i W_down (f(g) * u)      i: which use of these weights this is
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from blocks import base
 from blocks.base import Cost
 from blocks.context import Context
-from blocks.errors import divisors, one_of, require
+from blocks.errors import one_of, require
 from blocks.keys import Keys, append, attend, cache_bytes, trim
-from blocks.parts import ACTIVATIONS, RMSNorm, linear_flops, residual_linear
+from blocks.parts import ACTIVATIONS, RMSNorm, check_heads, linear_flops, residual_linear
 from blocks.rope import Rope, rotate
 from kernels import attention
 
@@ -32,25 +32,20 @@ class Config(base.Config):
     paper: ClassVar[str] = "Zamba's shared transformer, arXiv:2405.16712"
 
     n_heads: int = 4  # query heads
-    n_kv_heads: int | None = None  # key and value heads; none: n_heads
-    head_dim: int | None = None  # width of a head; none: 2 d_model / n_heads
-    rope: Rope | None = None  # rotary positions; null: none
-    scale: float | None = None  # factor of the scores; none: (head_dim / 2)^-1/2
-    hidden: int | None = None  # hidden width of the channel mixer; none: 4 d_model
-    activation: str = "gelu"  # of its gate: silu | gelu (exact) | gelu_tanh | relu2
+    n_kv_heads: int | None = None  # key and value heads, a divisor of n_heads; null: as many as n_heads
+    head_dim: int | None = None  # channels of a head; null: 2 d_model / n_heads
+    rope: Rope | None = None  # rotary positions of queries and keys (see Rope); null: no positions
+    scale: float | None = None  # factor of the scores; null: (head_dim / 2)^-1/2
+    hidden: int | None = None  # hidden channels of the channel mixer; null: 4 d_model
+    activation: str = "gelu"  # activation of its gate: silu | gelu (exact) | gelu_tanh | relu2 (squared ReLU)
     bias: bool = False  # biases in W_gu and W_down
-    norm_eps: float = 1e-5  # of both norms
-    adapt: str = "none"  # what has adapters of each use's own: none | mlp (W_gu) | all (W_gu and each of q, k and v)
-    adapter_rank: int = 128  # of an adapter
-    uses: int | None = None  # how often the weights are used; none: as often as the pattern says
+    norm_eps: float = 1e-5  # added to the mean square under the root of both norms
+    adapt: str = "none"  # what has adapters for each use of its own: none | mlp (W_gu) | all (W_gu and each of q, k and v)
+    adapter_rank: int = 128  # rank of an adapter
+    uses: int | None = None  # how often the weights are used; null: as often as the pattern says
 
     def check(self, d_model: int) -> None:
-        require(self.n_heads >= 1, "n_heads", self.n_heads, "must be at least 1")
-        whole = self.head_dim is not None or 2 * d_model % self.n_heads == 0
-        require(whole, "n_heads", self.n_heads, f"must divide 2 d_model = {2 * d_model}", f"or set head_dim; {divisors(2 * d_model)}")
-        require(self.head_dim is None or self.head_dim >= 1, "head_dim", self.head_dim, "must be at least 1")
-        m = self.kv_heads
-        require(m >= 1 and self.n_heads % m == 0, "n_kv_heads", m, f"must divide n_heads = {self.n_heads}", divisors(self.n_heads))
+        check_heads(self.n_heads, self.kv_heads, self.head_dim, 2 * d_model, name="2 d_model")
         if self.rope is not None:
             self.rope.check(self.width(d_model))
         require(self.hidden is None or self.hidden >= 1, "hidden", self.hidden, "must be at least 1")
@@ -148,7 +143,7 @@ class Block(nn.Module):
 
 
 class Own(nn.Module):
-    """What one use of the weights has for itself."""
+    """The weights of one use alone: adapters and L_i."""
 
     def __init__(self, config: Config, d_model: int, n_layers: int) -> None:
         super().__init__()
@@ -159,7 +154,7 @@ class Own(nn.Module):
 
 
 class Adapter(nn.Module):
-    """x -> B A x of a low rank; it begins without effect."""
+    """x -> B A x of a low rank; initially B = 0."""
 
     def __init__(self, d_in: int, d_out: int, rank: int) -> None:
         super().__init__()
@@ -171,5 +166,5 @@ class Adapter(nn.Module):
 
 
 def _added(y: Tensor, adapters: nn.ModuleList, x: Tensor) -> Tensor:
-    """y and what the adapters, side by side, make of x."""
+    """y plus the adapters' outputs for x, concatenated."""
     return y + torch.cat([adapter(x) for adapter in adapters], -1) if len(adapters) else y

@@ -15,7 +15,7 @@ from blocks import base
 from blocks.base import Cost
 from blocks.context import Context
 from blocks.errors import one_of, require
-from blocks.parts import ACTIVATIONS, linear_flops, residual_linear
+from blocks.parts import ACTIVATIONS, hidden_width, linear_flops, residual_linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +23,11 @@ class Config(base.Config):
     kind: ClassVar[str] = "channel"
     paper: ClassVar[str] = "GLU variants, arXiv:2002.05202"
 
-    expand: float = 8 / 3  # hidden width / d_model; 8/3 has the parameters of a plain MLP of 4
-    multiple_of: int = 16  # the hidden width is rounded up to a multiple of this
-    hidden: int | None = None  # the hidden width itself, whatever expand and multiple_of say
+    expand: float = 8 / 3  # hidden channels, in multiples of d_model; 8/3 has the parameters of a plain MLP of 4
+    multiple_of: int = 16  # the hidden channels of expand are rounded up to a multiple of this
+    hidden: int | None = None  # hidden channels themselves; null: from expand and multiple_of
     bias: bool = False  # biases in all three projections
-    activation: str = "silu"  # of the gate: silu | gelu (exact) | gelu_tanh | relu2 (squared ReLU)
+    activation: str = "silu"  # activation of the gate: silu | gelu (exact) | gelu_tanh | relu2 (squared ReLU)
     gate_scale: float = 1.0  # factor of the gate before its activation (Falcon-H1, arXiv:2507.22448)
 
     def check(self, d_model: int) -> None:
@@ -40,7 +40,7 @@ class Config(base.Config):
         """The hidden width."""
         if self.hidden is not None:
             return self.hidden
-        return max(1, -(-round(self.expand * d_model) // self.multiple_of)) * self.multiple_of
+        return hidden_width(d_model, self.expand, self.multiple_of)
 
     def resolved(self, d_model: int) -> "Config":
         return replace(self, hidden=self.width(d_model), expand=Config.expand, multiple_of=Config.multiple_of)

@@ -13,7 +13,7 @@ FOLDERS = {  # each folder imports only from those before it
     "zoo": ["config", "tasks", "ledger", "model", "weights", "check", "measures", "convert", "hf"],
     "train": ["system", "data", "measure", "claims", "config", "plan", "trainer", "run", "report", "bench", "cli"],
 }
-SHARED = {"base", "catalogue", "context", "errors", "forgetting", "keys", "parts", "rope", "state"}
+SHARED = {"base", "catalogue", "context", "errors", "forgetting", "keys", "parts", "qkv", "rope", "state"}
 
 
 def imported(path: Path) -> set[str]:

@@ -38,10 +38,10 @@ def by_steps(block: Any, x: Tensor) -> Tensor:
 def test_published_equations(config: Config) -> None:
     block = moved(config.build(D)).double()
     x, weight = torch.randn(2, T, D, dtype=torch.float64), torch.randn(2, T, D, dtype=torch.float64)
-    found = []
+    results = []
     for y in (block(x, None, advance(None, 2, T)[0])[0], torch.stack([by_steps(block, row) for row in x])):
-        found.append([y, *torch.autograd.grad((y * weight).sum(), list(block.parameters()))])
-    for got, exact in zip(*found, strict=True):
+        results.append([y, *torch.autograd.grad((y * weight).sum(), list(block.parameters()))])
+    for got, exact in zip(*results, strict=True):
         assert error(got, exact) < 1e-12
 
 

@@ -21,13 +21,13 @@ def error(a: Tensor, b: Tensor) -> float:
     return float((a - b).detach().abs().max() / b.detach().abs().max())
 
 
-def agree(block: nn.Module, theirs: nn.Module, names: dict[str, str], *, transposed: bool = False) -> None:
-    """Copy our weights into theirs; the same values, the same gradients of input and weights."""
+def agree(block: nn.Module, hf: nn.Module, names: dict[str, str], *, transposed: bool = False) -> None:
+    """Copy the block's weights into transformers' module; the same values, the same gradients of input and weights."""
 
     def turned(x: Tensor) -> Tensor:
         return x.t() if transposed and x.ndim == 2 else x
 
-    weights = dict(theirs.named_parameters())
+    weights = dict(hf.named_parameters())
     pairs = [(parameter, weights.pop(names[name.split(".")[0]] + "." + name.split(".")[1])) for name, parameter in block.named_parameters()]
     assert not weights
     with torch.no_grad():
@@ -38,7 +38,7 @@ def agree(block: nn.Module, theirs: nn.Module, names: dict[str, str], *, transpo
     weight = torch.randn_like(x)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     y, state = block(inputs[0], None, advance(None, BATCH, LENGTH)[0])
-    expected = theirs(inputs[1])
+    expected = hf(inputs[1])
     grads = torch.autograd.grad((y * weight).sum(), [inputs[0], *(mine for mine, _ in pairs)])
     expected_grads = torch.autograd.grad((expected * weight).sum(), [inputs[1], *(other for _, other in pairs)])
     assert len(state) == 0
@@ -51,27 +51,27 @@ def agree(block: nn.Module, theirs: nn.Module, names: dict[str, str], *, transpo
 def test_swiglu_is_llamas(bias: bool) -> None:
     from transformers.models.llama.modeling_llama import LlamaMLP
 
-    theirs = LlamaMLP(transformers.LlamaConfig(hidden_size=D, intermediate_size=F, mlp_bias=bias, num_attention_heads=2))
+    hf = LlamaMLP(transformers.LlamaConfig(hidden_size=D, intermediate_size=F, mlp_bias=bias, num_attention_heads=2))
     block = swiglu.Config(hidden=F, bias=bias).build(D)
-    agree(block, theirs, {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"})
+    agree(block, hf, {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"})
 
 
 @pytest.mark.parametrize(("activation", "name"), [("gelu_tanh", "gelu_new"), ("gelu", "gelu"), ("silu", "silu")])
 def test_mlp_is_gpt2s(activation: str, name: str) -> None:
     from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 
-    theirs = GPT2MLP(F, transformers.GPT2Config(n_embd=D, activation_function=name, resid_pdrop=0.0))
+    hf = GPT2MLP(F, transformers.GPT2Config(n_embd=D, activation_function=name, resid_pdrop=0.0))
     block = mlp.Config(activation=activation, hidden=F, bias=True).build(D)
-    agree(block, theirs, {"up": "c_fc", "down": "c_proj"}, transposed=True)
+    agree(block, hf, {"up": "c_fc", "down": "c_proj"}, transposed=True)
 
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_mlp_is_nemotrons(bias: bool) -> None:
     from transformers.models.nemotron.modeling_nemotron import NemotronMLP
 
-    theirs = NemotronMLP(transformers.NemotronConfig(hidden_size=D, intermediate_size=F, hidden_act="relu2", mlp_bias=bias))
+    hf = NemotronMLP(transformers.NemotronConfig(hidden_size=D, intermediate_size=F, hidden_act="relu2", mlp_bias=bias))
     block = mlp.Config(activation="relu2", hidden=F, bias=bias).build(D)
-    agree(block, theirs, {"up": "up_proj", "down": "down_proj"})
+    agree(block, hf, {"up": "up_proj", "down": "down_proj"})
 
 
 def test_the_two_gelus_differ() -> None:

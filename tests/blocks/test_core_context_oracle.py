@@ -74,9 +74,9 @@ def test_values_and_gradients_equal_the_dense_form(length: int) -> None:
     ctx, _ = advance(None, 1, length)
     weight = torch.randn(length, D, dtype=torch.float64)
     leaves = [x, *block.parameters()]
-    found, expected = block(x, None, ctx)[0][0], oracle(block, x[0])
-    assert error(found, expected) < 1e-12
-    gradients = zip(*(torch.autograd.grad((y * weight).sum(), leaves) for y in (found, expected)), strict=True)
+    output, expected = block(x, None, ctx)[0][0], oracle(block, x[0])
+    assert error(output, expected) < 1e-12
+    gradients = zip(*(torch.autograd.grad((y * weight).sum(), leaves) for y in (output, expected)), strict=True)
     assert max(error(a, b) for a, b in gradients) < 1e-12
 
 
@@ -105,10 +105,10 @@ def test_packed_documents_behind_padding_in_pieces_equal_the_dense_form() -> Non
         ctx, cursor = advance(cursor, 2, documents[:, cut].shape[1], documents=documents[:, cut], padding=padding[:, cut])
         y, state = block(x[:, cut], state, ctx)
         outputs.append(y)
-    found = torch.cat(outputs, 1)
+    output = torch.cat(outputs, 1)
     for row, (pad, a, b) in enumerate(lengths):
         for start, stop in ((pad, pad + a), (pad + a, pad + a + b)):
-            assert error(found[row, start:stop], oracle(block, x[row, start:stop])) < 1e-12
+            assert error(output[row, start:stop], oracle(block, x[row, start:stop])) < 1e-12
     assert state.cache.keys.shape[1] <= LOCAL + GROUP - 1
     assert state.cores.keys.shape[1] == max(25, 35) // GROUP
 
@@ -163,6 +163,6 @@ def test_the_contract_with_options(config: Config) -> None:
     [({"local": 100}, "local"), ({"group": 0}, "group"), ({"n_kv_heads": 3}, "n_kv_heads"), ({"pooling": "sum"}, "pooling")],
 )
 def test_impossible_sizes_are_told(sizes: dict[str, object], place: str) -> None:
-    with pytest.raises(ConfigError) as found:
+    with pytest.raises(ConfigError) as raised:
         Config(**sizes).check(32)  # type: ignore[arg-type]
-    assert found.value.place == place
+    assert raised.value.place == place

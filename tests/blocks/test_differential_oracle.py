@@ -32,25 +32,25 @@ def test_differential_is_diffllama(kv_heads: int) -> None:
         rope_parameters={"rope_theta": 300.0, "rope_type": "default"},
         attn_implementation="eager",
     )
-    theirs = DiffLlamaAttention(config, LAYER)
+    hf = DiffLlamaAttention(config, LAYER)
     heads: Any = {"n_heads": 2, "n_kv_heads": kv_heads // 2, "head_dim": 6, "pairing": "halves"}
-    ours = Config(norm_affine=False, norm_eps=config.rms_norm_eps, rope=Rope(base=300.0), **heads).build(D, LAYER, 4)
+    block = Config(norm_affine=False, norm_eps=config.rms_norm_eps, rope=Rope(base=300.0), **heads).build(D, LAYER, 4)
     names = ["lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"]
-    weights = dict(theirs.named_parameters())
+    weights = dict(hf.named_parameters())
     parts = [weights[f"{p}_proj.weight"] for p in "qkv"]
-    ours.load_state_dict({n: weights[n] for n in names} | {"qkv.weight": torch.cat(parts), "out.weight": weights["o_proj.weight"]})
+    block.load_state_dict({n: weights[n] for n in names} | {"qkv.weight": torch.cat(parts), "out.weight": weights["o_proj.weight"]})
 
     x = torch.randn(2, LENGTH, D)
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
     positions = torch.arange(LENGTH)[None]
-    y, _ = theirs(a, DiffLlamaRotaryEmbedding(config)(x, positions), causal(LENGTH).float()[None, None])
-    z, _ = ours(b, None, advance(None, 2, LENGTH)[0])
+    y, _ = hf(a, DiffLlamaRotaryEmbedding(config)(x, positions), causal(LENGTH).float()[None, None])
+    z, _ = block(b, None, advance(None, 2, LENGTH)[0])
     weight = torch.randn_like(y)
     truth = torch.autograd.grad((y * weight).sum(), [a, *(weights[n] for n in names), *parts, weights["o_proj.weight"]])
-    mine = dict(ours.named_parameters())
+    mine = dict(block.named_parameters())
     grads = torch.autograd.grad((z * weight).sum(), [b, *(mine[n] for n in names), mine["qkv.weight"], mine["out.weight"]])
-    for found, right in zip((z, *grads), (y, *truth[:5], torch.cat(truth[5:8]), truth[8]), strict=True):
-        assert float((found - right).abs().max().detach()) < 1e-5 * float(right.abs().max().detach())
+    for value, expected in zip((z, *grads), (y, *truth[:5], torch.cat(truth[5:8]), truth[8]), strict=True):
+        assert float((value - expected).abs().max().detach()) < 1e-5 * float(expected.abs().max().detach())
 
 
 def softmaxes(q: Tensor, k: Tensor) -> Tensor:

@@ -17,16 +17,16 @@ def test_layer_of_transformers(bias: bool) -> None:
     from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
 
     config = Lfm2Config(hidden_size=D, num_hidden_layers=1, layer_types=["conv"], conv_L_cache=4, conv_bias=bias)
-    theirs = moved(Lfm2ShortConv(config, 0)).double()
-    ours = Config(conv=4, bias=bias).build(D).double()
-    named = dict(theirs.named_parameters())
-    ours.load_state_dict({name: named[name].detach().reshape(p.shape) for name, p in ours.named_parameters()})
+    hf = moved(Lfm2ShortConv(config, 0)).double()
+    block = Config(conv=4, bias=bias).build(D).double()
+    named = dict(hf.named_parameters())
+    block.load_state_dict({name: named[name].detach().reshape(p.shape) for name, p in block.named_parameters()})
     x, weight = torch.randn(2, T, D, dtype=torch.float64), torch.randn(2, T, D, dtype=torch.float64)
-    y, exact = ours(x, None, advance(None, 2, T)[0])[0], theirs(x)
+    y, exact = block(x, None, advance(None, 2, T)[0])[0], hf(x)
     assert error(y, exact) < 1e-12
     (y * weight).sum().backward()
     (exact * weight).sum().backward()
-    for name, p in ours.named_parameters():
+    for name, p in block.named_parameters():
         grad = named[name].grad
         assert grad is not None
         assert error(p.grad, grad.reshape(p.shape)) < 1e-12

@@ -78,8 +78,8 @@ def kimi_linear() -> tuple[nn.Module, Config, Callable[[Get], dict[str, Tensor]]
         }
         return _common(get, _three(get), get("b_proj.weight"), "o_norm", "o_proj", steps=False) | own
 
-    ours = Config(n_heads=HEADS, head_dim=K, gate="vector", output_gate="sigmoid", output_gate_rank=K, norm_eps=1e-5)
-    return KimiLinearDeltaAttention(config, 0), ours, translate
+    zoo_config = Config(n_heads=HEADS, head_dim=K, gate="vector", output_gate="sigmoid", output_gate_rank=K, norm_eps=1e-5)
+    return KimiLinearDeltaAttention(config, 0), zoo_config, translate
 
 
 def _linear_sizes() -> dict[str, Any]:
@@ -96,9 +96,9 @@ def _three(get: Get) -> Tensor:
 
 
 def _common(get: Get, qkv: Tensor, beta: Tensor, norm: str, output: str, *, steps: bool = True) -> dict[str, Tensor]:
-    found = {"qkv.weight": qkv, "conv.weight": get("conv1d.weight")[:, 0], "beta.weight": beta}
-    found |= {"norm.weight": get(f"{norm}.weight"), "output.weight": get(f"{output}.weight")}
-    return found | ({"A_log": get("A_log"), "dt_bias": get("dt_bias")} if steps else {})
+    tensors = {"qkv.weight": qkv, "conv.weight": get("conv1d.weight")[:, 0], "beta.weight": beta}
+    tensors |= {"norm.weight": get(f"{norm}.weight"), "output.weight": get(f"{output}.weight")}
+    return tensors | ({"A_log": get("A_log"), "dt_bias": get("dt_bias")} if steps else {})
 
 
 def assert_close(a: Tensor, b: Tensor, name: str) -> None:
@@ -108,25 +108,25 @@ def assert_close(a: Tensor, b: Tensor, name: str) -> None:
 
 @pytest.mark.parametrize("make", [qwen3_next, olmo_hybrid, kimi_linear])
 def test_layers_of_transformers(make: Callable[[], tuple[nn.Module, Config, Callable[[Get], dict[str, Tensor]]]]) -> None:
-    theirs, config, translate = make()
-    randomised(theirs)
+    hf, config, translate = make()
+    randomised(hf)
     config.check(D)
-    ours = config.build(D)
-    weights = dict(theirs.named_parameters())
-    ours.load_state_dict({name: w.detach() for name, w in translate(lambda name: weights[name]).items()})
+    block = config.build(D)
+    weights = dict(hf.named_parameters())
+    block.load_state_dict({name: w.detach() for name, w in translate(lambda name: weights[name]).items()})
     x = torch.randn(2, T, D, requires_grad=True)
     weight = torch.randn(2, T, D)
     ctx, _ = advance(None, 2, T)
-    y = ours(x, None, ctx)[0]
+    y = block(x, None, ctx)[0]
     (y * weight).sum().backward()
     dx, x.grad = x.grad, None
-    exact = theirs(x)
+    exact = hf(x)
     (exact * weight).sum().backward()
     assert dx is not None
     assert_close(y, exact, "y")
     assert_close(dx, x.grad, "x")
     grads = translate(lambda name: weights[name].grad)
-    for name, p in ours.named_parameters():
+    for name, p in block.named_parameters():
         assert_close(p.grad, grads[name], name)
 
 

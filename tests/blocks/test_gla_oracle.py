@@ -14,6 +14,7 @@ from blocks.errors import ConfigError
 from blocks.gla import Block, Config
 from blocks.rope import Rope
 from kernels import backend
+from tests.blocks.mixers import check_same
 from tests.oracle import error, fla, moved
 from zoo.check.contract import check_block
 
@@ -48,7 +49,7 @@ def turned(x: Tensor) -> Tensor:
     return torch.cat([z.real, z.imag], -1)
 
 
-def theirs(block: Block, x: Tensor) -> Tensor:
+def reference(block: Block, x: Tensor) -> Tensor:
     """The layer, written plainly around fla's recurrence."""
     config = block.config
     h, m = config.n_heads, config.n_kv_heads or config.n_heads
@@ -74,19 +75,11 @@ def theirs(block: Block, x: Tensor) -> Tensor:
     return o @ block.out_proj.weight.T
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize("backend_name", ["reference", "chunked"])
 @pytest.mark.parametrize("name", CASES)
-def test_the_layer_around_flas_recurrence(name: str, room: str) -> None:
+def test_the_layer_around_flas_recurrence(name: str, backend_name: str) -> None:
     block = moved(Block(CASES[name], D, 0, 1))
-    x, weight = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, LENGTH, D)
-    found = []
-    for run in (lambda x: theirs(block, x), lambda x: block(x, None, advance(None, BATCH, LENGTH)[0])[0]):
-        leaf = x.clone().requires_grad_()
-        with backend(room):
-            y = run(leaf)
-        found.append([y, *torch.autograd.grad((y * weight).sum(), [leaf, *block.parameters()])])
-    for expected, got in zip(*found, strict=True):
-        assert error(got, expected) < 1e-5
+    check_same(lambda x: reference(block, x), block, torch.randn(BATCH, LENGTH, D), backend_name)
 
 
 @pytest.mark.parametrize("gate", ["vector", "scalar", "none"])
@@ -124,7 +117,7 @@ def minimax(layer: int, layers: int) -> nn.Module:
 
 
 def lightning(source: nn.Module, layer: int, layers: int) -> Block:
-    """Our block with MiniMax's weights: its projection holds q, k and v head by head."""
+    """The block with MiniMax's weights: its projection holds q, k and v head by head."""
     config = Config(
         n_heads=HEADS, gate="lightning", expand_k=1.0, qk_activation="silu", v_activation="silu", norm="full", output_gate="sigmoid",
         scale=1.0, norm_eps=source.norm.variance_epsilon,
@@ -142,16 +135,16 @@ def by_part(weight: Tensor) -> Tensor:
     return weight.view(HEADS, 3, -1, D).transpose(0, 1).reshape(-1, D)
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize("backend_name", ["reference", "chunked"])
 @pytest.mark.parametrize("layer", [0, 1, 2])
-def test_lightning_attention_is_minimaxs(layer: int, room: str) -> None:
+def test_lightning_attention_is_minimaxs(layer: int, backend_name: str) -> None:
     source = minimax(layer, 3)
     block = lightning(source, layer, 3)
     x, weight = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, LENGTH, D)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     expected, memory = source(inputs[0], (x, x), None)
     (expected * weight).sum().backward()
-    with backend(room):
+    with backend(backend_name):
         y, state = block(inputs[1], None, advance(None, BATCH, LENGTH)[0])
     (y * weight).sum().backward()
     assert error(y, expected) < 1e-5

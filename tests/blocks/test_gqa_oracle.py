@@ -46,8 +46,8 @@ def hugging_face(name: str, **options: Any) -> Callable[[], nn.Module]:
 class Case(NamedTuple):
     """A model of Hugging Face's and what we call its attention."""
 
-    theirs: Callable[[], nn.Module]
-    ours: dict[str, Any]
+    hf: Callable[[], nn.Module]
+    zoo: dict[str, Any]
 
 
 CASES = {
@@ -96,13 +96,13 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_gqa_is_hugging_faces_attention(name: str) -> None:
     case = CASES[name]
-    theirs = case.theirs().eval()
+    hf = case.hf().eval()
     with torch.no_grad():
-        for parameter in theirs.parameters():
+        for parameter in hf.parameters():
             parameter.normal_(0, 0.4)
-    attention = theirs.get_submodule("layers.0.self_attn")
-    x, y = observed(theirs, attention)
-    config = Config(**{"n_heads": HEADS, "n_kv_heads": KV_HEADS, "head_dim": HEAD_DIM, "rope": Rope(base=500.0)} | case.ours)
+    attention = hf.get_submodule("layers.0.self_attn")
+    x, y = observed(hf, attention)
+    config = Config(**{"n_heads": HEADS, "n_kv_heads": KV_HEADS, "head_dim": HEAD_DIM, "rope": Rope(base=500.0)} | case.zoo)
     block = config.build(x.shape[2])
     assert isinstance(block, Block)
     copied(block, attention)
@@ -114,8 +114,8 @@ def test_gqa_is_hugging_faces_attention(name: str) -> None:
     grads = torch.autograd.grad((ours_y * weight).sum(), [ours_x, *block.parameters()])
     pairs = [(ours_y, y), (grads[0], truth[0])]
     by_name = dict(zip((n for n, _ in block.named_parameters()), grads[1:], strict=True))
-    theirs_by_name = dict(zip((n for n, _ in attention.named_parameters()), truth[1:], strict=True))
-    pairs += [(by_name[ours], value) for ours, value in renamed(theirs_by_name).items()]
+    hf_by_name = dict(zip((n for n, _ in attention.named_parameters()), truth[1:], strict=True))
+    pairs += [(by_name[name], value) for name, value in renamed(hf_by_name).items()]
     assert len(pairs) == 2 + len(by_name)
     for a, b in pairs:
         assert a.shape == b.shape
@@ -141,25 +141,25 @@ def observed(model: nn.Module, attention: nn.Module) -> tuple[Tensor, Tensor]:
     return seen[0], seen[1]
 
 
-def renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Their tensors by our names: q, k and v in one; a gate that they keep between the rows of q on its own."""
+def renamed(hf: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of transformers by the block's names: q, k and v in one; a gate that lies between the rows of q on its own."""
     out = {}
-    gated = theirs["q_proj.weight"].shape[0] == 2 * HEADS * HEAD_DIM
-    q = theirs["q_proj.weight"]
+    gated = hf["q_proj.weight"].shape[0] == 2 * HEADS * HEAD_DIM
+    q = hf["q_proj.weight"]
     if gated:
         q, gate = (part.flatten(0, 1) for part in q.unflatten(0, (HEADS, 2, HEAD_DIM)).unbind(1))
         out["gate.weight"] = gate
-    out["qkv.weight"] = torch.cat([q, theirs["k_proj.weight"], theirs["v_proj.weight"]])
-    out["out.weight"] = theirs["o_proj.weight"]
-    if "q_proj.bias" in theirs:
-        out["qkv.bias"] = torch.cat([theirs[f"{name}_proj.bias"] for name in "qkv"])
-        out["out.bias"] = theirs["o_proj.bias"]
-    out |= {name: theirs[name] for name in ("q_norm.weight", "k_norm.weight", "sinks") if name in theirs}
+    out["qkv.weight"] = torch.cat([q, hf["k_proj.weight"], hf["v_proj.weight"]])
+    out["out.weight"] = hf["o_proj.weight"]
+    if "q_proj.bias" in hf:
+        out["qkv.bias"] = torch.cat([hf[f"{name}_proj.bias"] for name in "qkv"])
+        out["out.bias"] = hf["o_proj.bias"]
+    out |= {name: hf[name] for name in ("q_norm.weight", "k_norm.weight", "sinks") if name in hf}
     return out
 
 
 def copied(block: Block, attention: nn.Module) -> None:
-    """Their weights in our block; their zero-centred norms (1 + weight) as ours."""
+    """The weights of transformers in the block; zero-centred norms (1 + weight) as plain weights."""
     weights = renamed({n: p.detach().clone() for n, p in attention.named_parameters()})
     if "gate.weight" in weights:
         weights |= {name: 1 + weights[name] for name in ("q_norm.weight", "k_norm.weight")}

@@ -30,12 +30,12 @@ def scored(block: Block, q: Tensor, k: Tensor) -> Tensor:
 
 def seen(config: Config, i: int, q: Tensor, k: Tensor, scores: Tensor, projection: Tensor | None) -> list[int]:
     """The keys that query i sees."""
-    found: set[int] = set()
+    visible: set[int] = set()
     if projection is not None:
         same = [j for j in range(i + 1) if bucket(k[j], projection) == bucket(q[i], projection)]
-        found |= set(same[-config.hashed :])
+        visible |= set(same[-config.hashed :])
     best = sorted(range(i + 1), key=lambda j: (-float(scores[j]), j))
-    return sorted(found | set(best[: config.selected]))
+    return sorted(visible | set(best[: config.selected]))
 
 
 def head(block: Block, h: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -78,9 +78,9 @@ def test_values_and_gradients_equal_the_definition(half: str) -> None:
     x = torch.randn(1, LENGTH, D, dtype=torch.float64, requires_grad=True)
     ctx, _ = advance(None, 1, LENGTH)
     leaves, weight = [x, *block.parameters()], torch.randn(LENGTH, D, dtype=torch.float64)
-    found, expected = block(x, None, ctx)[0][0], oracle(block, x[0])
-    assert error(found, expected) < 1e-12
-    gradients = list(zip(*(torch.autograd.grad((y * weight).sum(), leaves) for y in (found, expected)), strict=True))
+    output, expected = block(x, None, ctx)[0][0], oracle(block, x[0])
+    assert error(output, expected) < 1e-12
+    gradients = list(zip(*(torch.autograd.grad((y * weight).sum(), leaves) for y in (output, expected)), strict=True))
     assert max(error(a, b) for a, b in gradients) < 1e-11
     assert all(bool(a.any()) for a, _ in gradients)  # the scorer's too: it learns from the loss of the model
 
@@ -96,10 +96,10 @@ def test_packed_documents_behind_padding_in_pieces_equal_the_definition() -> Non
         ctx, cursor = advance(cursor, 2, documents[:, cut].shape[1], documents=documents[:, cut], padding=padding[:, cut])
         y, state = block(x[:, cut], state, ctx)
         outputs.append(y)
-    found = torch.cat(outputs, 1)
+    output = torch.cat(outputs, 1)
     for row, (pad, a, b) in enumerate(lengths):
         for start, stop in ((pad, pad + a), (pad + a, pad + a + b)):
-            assert error(found[row, start:stop], oracle(block, x[row, start:stop])) < 1e-12
+            assert error(output[row, start:stop], oracle(block, x[row, start:stop])) < 1e-12
 
 
 def test_what_sees_nothing_is_zero_with_a_finite_gradient() -> None:
@@ -153,6 +153,6 @@ WRONG = {
 
 @pytest.mark.parametrize(("place", "sizes"), WRONG.items())
 def test_impossible_sizes_are_told(place: str, sizes: dict[str, int]) -> None:
-    with pytest.raises(ConfigError) as found:
+    with pytest.raises(ConfigError) as raised:
         Config(**sizes).check(32)
-    assert found.value.place == place
+    assert raised.value.place == place

@@ -20,13 +20,13 @@ def read(kinds: tuple[str, ...], window: int | None, sink_tokens: int, length: i
     label = 0
     rows: list[list[Tensor]] = [[], []]
     texts: list[list[list[tuple[Tensor, ...]]]] = [[[]], [[]]]  # row, document, pieces of q, k, v
-    for kind in kinds:
+    for piece in kinds:
         q, k, v = (torch.randn(B, length, n, w, dtype=torch.float64) for n, w in ((M * G, E), (M, E), (M, W)))
-        pads = {"padded": [2, 3], "one row padded away": [length, 0]}.get(kind, [0, 0])
+        pads = {"padded": [2, 3], "one row padded away": [length, 0]}.get(piece, [0, 0])
         padding = torch.arange(length) < torch.tensor(pads)[:, None] if any(pads) else None
-        cuts = {"packed": [3], "new documents": [0, 5]}.get(kind, [])
+        cuts = {"packed": [3], "new documents": [0, 5]}.get(piece, [])
         documents = None
-        if kind in ("packed", "new documents"):
+        if piece in ("packed", "new documents"):
             documents = label + sum((torch.arange(length) >= c).long() for c in cuts).expand(B, length)
             label = int(documents[0, -1])
         ctx, cursor = advance(cursor, B, length, documents=documents, padding=padding)
@@ -54,8 +54,8 @@ def one(pieces: list[tuple[Tensor, ...]], window: int | None, sink_tokens: int) 
 @pytest.mark.parametrize(("window", "sink_tokens"), [(None, 0), (1, 0), (4, 0), (4, 2), (40, 1)])
 def test_pieces_of_any_kind_follow_one_another(window: int | None, sink_tokens: int) -> None:
     for kinds in itertools.permutations(PIECES, 2):
-        found, right = read(("plain", *kinds, "plain"), window, sink_tokens)
-        for a, b in zip(found, right, strict=True):
+        results, expected = read(("plain", *kinds, "plain"), window, sink_tokens)
+        for a, b in zip(results, expected, strict=True):
             assert float((a - b).norm() / b.norm()) < 1e-12, kinds
 
 

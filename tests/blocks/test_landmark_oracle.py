@@ -97,9 +97,9 @@ def test_values_and_gradients_equal_the_dense_form(top_k: int | None) -> None:
     ctx, _ = advance(None, 1, LENGTH, kinds=kinds(LENGTH))
     weight = torch.randn(LENGTH, D, dtype=torch.float64)
     leaves = [x, *block.parameters()]
-    found, expected = block(x, None, ctx)[0][0], oracle(block, x[0], ctx.kinds[0] == LANDMARK, top_k)
-    assert error(found, expected) < 1e-12
-    gradients = zip(*(torch.autograd.grad((y * weight).sum(), leaves) for y in (found, expected)), strict=True)
+    output, expected = block(x, None, ctx)[0][0], oracle(block, x[0], ctx.kinds[0] == LANDMARK, top_k)
+    assert error(output, expected) < 1e-12
+    gradients = zip(*(torch.autograd.grad((y * weight).sum(), leaves) for y in (output, expected)), strict=True)
     assert max(error(a, b) for a, b in gradients) < 1e-12
 
 
@@ -116,11 +116,11 @@ def test_packed_documents_behind_padding_in_pieces_equal_the_dense_form() -> Non
         ctx, cursor = advance(cursor, 2, documents[:, cut].shape[1], **part)
         y, state = block(x[:, cut], state, ctx)
         outputs.append(y)
-    found = torch.cat(outputs, 1)
+    output = torch.cat(outputs, 1)
     for row, (pad, a, b) in enumerate(lengths):
         for start, stop in ((pad, pad + a), (pad + a, pad + a + b)):
             expected = oracle(block, x[row, start:stop], marks[row, start:stop], 2)
-            assert error(found[row, start:stop], expected) < 1e-12
+            assert error(output[row, start:stop], expected) < 1e-12
 
 
 def test_the_oracle_is_a_distribution_and_ignores_landmarks() -> None:
@@ -151,13 +151,13 @@ def test_without_landmarks_it_is_causal_attention_and_landmarks_may_begin_later(
     assert error(torch.cat([first, second], 1)[0], oracle(block, x[0], marks, None)) < 1e-12
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
-def test_the_ledger_of_text_alone(room: str) -> None:
+@pytest.mark.parametrize("backend_name", ["reference", "chunked"])
+def test_the_ledger_of_text_alone(backend_name: str) -> None:
     cost = CONFIG.cost(D, 30)
     ctx, _ = advance(None, 1, 30)
-    with backend(room), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=SDPA_FLOPS) as counter:
+    with backend(backend_name), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=SDPA_FLOPS) as counter:
         _, state = CONFIG.build(D)(torch.randn(1, 30, D), None, ctx)
-    assert counter.get_total_flops() == (cost.flops if room == "reference" else cost.executed_flops)
+    assert counter.get_total_flops() == (cost.flops if backend_name == "reference" else cost.executed_flops)
     assert state_bytes(state) == cost.state_bytes
     assert CONFIG.cost_of_kinds(D, [TEXT] * 30).flops == cost.flops
 
@@ -168,6 +168,6 @@ def test_the_contract_with_options() -> None:
 
 @pytest.mark.parametrize(("sizes", "place"), [({"n_kv_heads": 3}, "n_kv_heads"), ({"n_heads": 5}, "n_heads"), ({"top_k": 0}, "top_k")])
 def test_impossible_sizes_are_told(sizes: dict[str, int], place: str) -> None:
-    with pytest.raises(ConfigError) as found:
+    with pytest.raises(ConfigError) as raised:
         Config(**sizes).check(32)
-    assert found.value.place == place
+    assert raised.value.place == place

@@ -1,4 +1,4 @@
-"""Whole blocks on the rooms of mamba-ssm and causal-conv1d: output, states and the gradient of every parameter as in the reference."""
+"""Whole blocks on the back ends of mamba-ssm and causal-conv1d: output, states and the gradient of every parameter as in the reference."""
 
 import copy
 from collections.abc import Iterator
@@ -29,13 +29,13 @@ CASES = [
 ]
 
 
-def run(block: nn.Module, u: Tensor, room: str) -> list[Tensor]:
+def run(block: nn.Module, u: Tensor, backend_name: str) -> list[Tensor]:
     """A padded and packed prompt with its gradients, then two single tokens without."""
     padding = torch.zeros(BATCH, PROMPT, dtype=torch.bool, device=u.device)
     padding[1, :2] = True
     documents = (torch.arange(PROMPT, device=u.device) >= 4).long().expand(BATCH, -1)
     ctx, cursor = advance(None, BATCH, PROMPT, documents=documents, padding=padding, device=u.device)
-    with backend(room):
+    with backend(backend_name):
         y, state = block(u[:, :PROMPT], None, ctx)
         y = y.masked_fill(padding[..., None], 0)
         loss = y.square().sum() + sum(x.square().sum() for x in tree_leaves(state) if isinstance(x, Tensor))
@@ -58,10 +58,10 @@ def place(device: str) -> Iterator[str]:
     torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize(("name", "room"), CASES)
-def test_a_block_is_that_of_the_reference(name: str, room: str, place: str) -> None:
-    pytest.importorskip(LIBRARIES[room])
+@pytest.mark.parametrize(("name", "backend_name"), CASES)
+def test_a_block_is_that_of_the_reference(name: str, backend_name: str, place: str) -> None:
+    pytest.importorskip(LIBRARIES[backend_name])
     block = moved(CONFIGS[name].build(D), 0.1)
     u = torch.randn(BATCH, LENGTH, D)
     right = run(copy.deepcopy(block).double(), u.double(), "reference")
-    assert_same(run(block.to(place), u.to(place), room), right, TOLERANCE[place])
+    assert_same(run(block.to(place), u.to(place), backend_name), right, TOLERANCE[place])

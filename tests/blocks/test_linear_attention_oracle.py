@@ -11,7 +11,7 @@ from blocks.context import advance
 from blocks.errors import ConfigError
 from blocks.linear_attention import Block, Config, taylor
 from blocks.rope import Rope
-from kernels import backend
+from tests.blocks.mixers import check_same
 from tests.oracle import error, fla, moved
 from zoo.check.contract import check_block
 
@@ -24,7 +24,7 @@ CASES: dict[str, Any] = {
 }
 
 
-def theirs(block: Block, x: Tensor) -> Tensor:
+def reference(block: Block, x: Tensor) -> Tensor:
     """The layer, written plainly around fla's naive forms, which scale q by e^-0.5 themselves."""
     config = block.config
     mixed = x @ block.in_proj.weight.T
@@ -52,19 +52,11 @@ def turned(x: Tensor) -> Tensor:
     return torch.cat([z.real, z.imag], -1)
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize("backend_name", ["reference", "chunked"])
 @pytest.mark.parametrize("name", CASES)
-def test_the_layer_around_flas_forms(name: str, room: str) -> None:
+def test_the_layer_around_flas_forms(name: str, backend_name: str) -> None:
     block = moved(Block(CASES[name], D, 0, 1), 0.1)
-    x, weight = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, LENGTH, D)
-    found = []
-    for run in (lambda x: theirs(block, x), lambda x: block(x, None, advance(None, BATCH, LENGTH)[0])[0]):
-        leaf = x.clone().requires_grad_()
-        with backend(room):
-            y = run(leaf)
-        found.append([y, *torch.autograd.grad((y * weight).sum(), [leaf, *block.parameters()])])
-    for expected, got in zip(*found, strict=True):
-        assert error(got, expected) < 1e-5
+    check_same(lambda x: reference(block, x), block, torch.randn(BATCH, LENGTH, D), backend_name)
 
 
 def test_the_taylor_map_is_exact() -> None:

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from blocks.context import advance
 from blocks.errors import ConfigError
 from blocks.mamba1 import Block, Config
-from kernels import backend
+from tests.blocks.mixers import check_going_on, check_values_and_gradients, share_weights
+from tests.oracle import error
 from zoo.check.contract import CHECKS, check_block
 
 transformers = pytest.importorskip("transformers")
@@ -50,26 +51,7 @@ def jamba(**options: Any) -> tuple[nn.Module, Any]:
     return JambaMambaMixer(config, 0), config
 
 
-def ours(theirs: nn.Module, config: Config) -> tuple[Block, dict[str, str]]:
-    """Our block with the weights of theirs, all of them randomised, and the map from our names to theirs."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    block = Block(config, D, 0, 1)
-    norms = ("dt_layernorm", "b_layernorm", "c_layernorm")
-    names = {name: name.replace("conv.", "conv1d.") for name, _ in block.named_parameters()}
-    for i, norm in enumerate(norms):
-        names = {name: target.replace(f"norms.{i}.", f"{norm}.") for name, target in names.items()}
-    weights = dict(theirs.named_parameters())
-    with torch.no_grad():
-        for name, parameter in block.named_parameters():
-            parameter.copy_(weights[names[name]].view_as(parameter))
-    return block, names
-
-
-def error(a: Tensor, b: Tensor) -> float:
-    return float((a - b).detach().abs().max() / b.detach().abs().max())
+NAMES = {"conv.": "conv1d.", "norms.0.": "dt_layernorm.", "norms.1.": "b_layernorm.", "norms.2.": "c_layernorm."}
 
 
 CASES = [
@@ -80,47 +62,27 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize("backend_name", ["reference", "chunked"])
 @pytest.mark.parametrize(("build", "options", "mine"), CASES)
-def test_values_gradients_and_state(build: Any, options: dict[str, Any], mine: dict[str, Any], room: str) -> None:
-    theirs, config = build(**options)
-    block, names = ours(theirs, Config(**SIZES, **mine))
+def test_values_gradients_and_state(build: Any, options: dict[str, Any], mine: dict[str, Any], backend_name: str) -> None:
+    hf, config = build(**options)
+    block = Block(Config(**SIZES, **mine), D, 0, 1)
+    names = share_weights(hf, block, NAMES)
     x = torch.randn(BATCH, LENGTH, D)
-    weight = torch.randn(BATCH, LENGTH, D)
-
-    inputs = [x.clone().requires_grad_() for _ in range(2)]
-    expected = theirs(inputs[0])
-    (expected * weight).sum().backward()
-    with backend(room):
-        y, state = block(inputs[1], None, advance(None, BATCH, LENGTH)[0])
-    (y * weight).sum().backward()
-    assert error(y, expected) < 1e-5
-    assert error(inputs[1].grad, inputs[0].grad) < 1e-5
-    weights = dict(theirs.named_parameters())
-    for name, parameter in block.named_parameters():
-        grad = weights[names[name]].grad
-        assert grad is not None
-        assert error(parameter.grad, grad.view_as(parameter)) < 1e-5, name
-
+    state = check_values_and_gradients(hf, block, names, x, backend_name)
     cache = transformers.DynamicCache(config=config)
     with torch.no_grad():
-        theirs(x, cache_params=cache)
+        hf(x, cache_params=cache)
     assert error(state.ssm, cache.get_recurrent_state(0, state_idx=0)) < 1e-5
-    assert error(state.conv.transpose(1, 2), cache.get_conv_state(0, state_idx=0)[..., 1:]) < 1e-5  # theirs holds one input more
+    assert error(state.conv.transpose(1, 2), cache.get_conv_state(0, state_idx=0)[..., 1:]) < 1e-5  # transformers holds one input more
 
 
 def test_one_step_from_a_state() -> None:
-    theirs, config = mamba()
-    block, _ = ours(theirs, Config(**SIZES))
-    x, step = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, 1, D)
-    cache = transformers.DynamicCache(config=config)
-    with torch.no_grad():
-        theirs(x, cache_params=cache)
-        expected = theirs(step, cache_params=cache)
-        ctx, cursor = advance(None, BATCH, LENGTH)
-        _, state = block(x, None, ctx)
-        y, _ = block(step, state, advance(cursor, BATCH, 1)[0])
-    assert error(y, expected) < 1e-5
+    hf, config = mamba()
+    block = Block(Config(**SIZES), D, 0, 1)
+    share_weights(hf, block, NAMES)
+    x, later = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, 1, D)
+    check_going_on(hf, block, transformers.DynamicCache(config=config), x, later)
 
 
 def test_the_official_start() -> None:

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from blocks.context import advance
 from blocks.mamba2 import Block, Config
-from kernels import backend
-from tests.oracle import error, moved
+from tests.blocks.mixers import check_going_on, check_values_and_gradients, share_weights
+from tests.oracle import error
 from zoo.check.contract import CHECKS, check_block
 from zoo.check.fixtures import Subject, scrambled
 
@@ -48,16 +47,7 @@ def falcon_h1(**options: Any) -> tuple[nn.Module, Any]:
     return mixer, config
 
 
-def ours(theirs: nn.Module, config: Config) -> tuple[Block, dict[str, str]]:
-    """Our block with the weights of theirs, all of them moved, and the map from our names to theirs."""
-    weights = dict(moved(theirs).named_parameters())
-    block = Block(config, D, 0, 1)
-    names = {name: name.replace("conv.", "conv1d.") for name, _ in block.named_parameters()}
-    assert set(names.values()) == set(weights)
-    with torch.no_grad():
-        for name, parameter in block.named_parameters():
-            parameter.copy_(weights[names[name]].view_as(parameter))
-    return block, names
+NAMES = {"conv.": "conv1d."}
 
 
 CASES = [
@@ -71,46 +61,28 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize("backend_name", ["reference", "chunked"])
 @pytest.mark.parametrize(("build", "options", "mine"), CASES)
-def test_values_gradients_and_state(build: Any, options: dict[str, Any], mine: dict[str, Any], room: str) -> None:
-    theirs, config = build(**options)
-    block, names = ours(theirs, Config(**SIZES, **mine))
-    x, weight = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, LENGTH, D)
-    inputs = [x.clone().requires_grad_() for _ in range(2)]
-    expected = theirs(inputs[0])
-    (expected * weight).sum().backward()
-    with backend(room):
-        y, state = block(inputs[1], None, advance(None, BATCH, LENGTH)[0])
-    (y * weight).sum().backward()
-    assert error(y, expected) < 1e-5
-    assert error(inputs[1].grad, inputs[0].grad) < 1e-5
-    weights = dict(theirs.named_parameters())
-    for name, parameter in block.named_parameters():
-        grad = weights[names[name]].grad
-        assert grad is not None
-        assert error(parameter.grad, grad.view_as(parameter)) < 1e-5, name
-
+def test_values_gradients_and_state(build: Any, options: dict[str, Any], mine: dict[str, Any], backend_name: str) -> None:
+    hf, config = build(**options)
+    block = Block(Config(**SIZES, **mine), D, 0, 1)
+    names = share_weights(hf, block, NAMES)
+    x = torch.randn(BATCH, LENGTH, D)
+    state = check_values_and_gradients(hf, block, names, x, backend_name)
     cache = transformers.DynamicCache(config=config)
     with torch.no_grad():
-        theirs(x, cache_params=cache)
-    assert error(state.ssm.mT, cache.get_recurrent_state(0, state_idx=0)) < 1e-5  # theirs is (b, h, value, key)
-    assert error(state.conv.transpose(1, 2), cache.get_conv_state(0, state_idx=0)[..., 1:]) < 1e-5  # theirs holds one input more
+        hf(x, cache_params=cache)
+    assert error(state.ssm.mT, cache.get_recurrent_state(0, state_idx=0)) < 1e-5  # transformers' is (b, h, value, key)
+    assert error(state.conv.transpose(1, 2), cache.get_conv_state(0, state_idx=0)[..., 1:]) < 1e-5  # transformers holds one input more
 
 
 @pytest.mark.parametrize("more", [1, 9])
 def test_going_on_from_a_state(more: int) -> None:
-    theirs, config = mamba2()
-    block, _ = ours(theirs, Config(**SIZES))
+    hf, config = mamba2()
+    block = Block(Config(**SIZES), D, 0, 1)
+    share_weights(hf, block, NAMES)
     x, later = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, more, D)
-    cache = transformers.DynamicCache(config=config)
-    with torch.no_grad():
-        theirs(x, cache_params=cache)
-        expected = theirs(later, cache_params=cache)
-        ctx, cursor = advance(None, BATCH, LENGTH)
-        _, state = block(x, None, ctx)
-        y, _ = block(later, state, advance(cursor, BATCH, more)[0])
-    assert error(y, expected) < 1e-5
+    check_going_on(hf, block, transformers.DynamicCache(config=config), x, later)
 
 
 def test_the_official_start() -> None:

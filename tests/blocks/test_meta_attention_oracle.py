@@ -42,14 +42,14 @@ def test_meta_attention_is_a_dense_mask(rope: Rope | None, mode: str, sizes: lis
     right = dense(block, x, ctx, kinds, rope)
 
     state = cursor = None
-    found = []
+    outputs = []
     for piece in torch.arange(T).split(sizes):
         cut = slice(int(piece[0]), int(piece[-1]) + 1)
         options = {"documents": documents, "padding": padding, "kinds": kinds}
         cut_ctx, cursor = advance(cursor, B, len(piece), **{k: None if v is None else v[:, cut] for k, v in options.items()})
         y, state = block(x[:, cut], state, cut_ctx)
-        found.append(y)
-    y = torch.cat(found, 1)
+        outputs.append(y)
+    y = torch.cat(outputs, 1)
     assert float((y - right).abs().max().detach()) < 1e-12
     assert float(y[kinds != META].abs().max().detach()) == 0
     weight = torch.randn_like(y)

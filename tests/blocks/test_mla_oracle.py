@@ -38,7 +38,7 @@ SIZES: dict[str, Any] = {
     "index_head_dim": 12,
     "index_topk": 9,
 }
-OURS = {"n_heads": HEADS, "kv_rank": KV, "q_rank": Q, "nope_dim": NOPE, "rope_dim": ROPE, "value_dim": VALUE}
+ZOO = {"n_heads": HEADS, "kv_rank": KV, "q_rank": Q, "nope_dim": NOPE, "rope_dim": ROPE, "value_dim": VALUE}
 YARN = {
     "rope_type": "yarn",
     "rope_theta": 500.0,
@@ -65,8 +65,8 @@ class Case(NamedTuple):
     """A family of transformers', the options of its config, and what we call them."""
 
     family: str
-    theirs: dict[str, Any]
-    ours: dict[str, Any]
+    hf: dict[str, Any]
+    zoo: dict[str, Any]
 
 
 CASES = {
@@ -97,20 +97,20 @@ NAMES = {
 }
 
 
-def ours(theirs: str) -> str:
-    """Our name of one of their parameters."""
-    place, _, kind = theirs.rpartition(".")
+def zoo_name(hf_name: str) -> str:
+    """The block's name of a parameter of transformers."""
+    place, _, kind = hf_name.rpartition(".")
     return f"{NAMES[place]}.{kind}"
 
 
-class Theirs(nn.Module):
+class HFModel(nn.Module):
     """An attention layer with its rotary embedding and its causal mask."""
 
     def __init__(self, case: Case) -> None:
         super().__init__()
         folder, name = case.family.split(".")
         models = importlib.import_module(f"transformers.models.{folder}.modeling_{folder}")
-        config = getattr(transformers, f"{name}Config")(**SIZES | case.theirs)
+        config = getattr(transformers, f"{name}Config")(**SIZES | case.hf)
         config._attn_implementation = "sdpa"
         self.attention = getattr(models, f"{name}Attention")(config, 0)
         self.rotary = None if name == "KimiLinear" else getattr(models, f"{name}RotaryEmbedding")(config)
@@ -123,45 +123,45 @@ class Theirs(nn.Module):
         return y
 
 
-def pair(case: Case) -> tuple[Theirs, Block]:
-    """Theirs and ours with the same random weights, in float64."""
-    theirs = Theirs(case).double().eval()
-    config = Config(**OURS | {"rope": ROTATED} | case.ours)
+def pair(case: Case) -> tuple[HFModel, Block]:
+    """The model of transformers and the block with the same random weights, in float64."""
+    hf = HFModel(case).double().eval()
+    config = Config(**ZOO | {"rope": ROTATED} | case.zoo)
     block = config.build(D).double()
     assert isinstance(block, Block)
     with torch.no_grad():
-        for p in theirs.attention.parameters():
+        for p in hf.attention.parameters():
             p.normal_(0, 0.5)
-    block.load_state_dict({ours(name): x for name, x in theirs.attention.state_dict().items()})
-    return theirs, block
+    block.load_state_dict({zoo_name(name): x for name, x in hf.attention.state_dict().items()})
+    return hf, block
 
 
 def measured(case: Case) -> dict[str, float]:
     """The largest relative difference of the output, and of every gradient."""
-    theirs, block = pair(case)
+    hf, block = pair(case)
     x, weight = torch.randn(2, BATCH, LENGTH, D, dtype=torch.float64)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     y, state = block(inputs[0], None, advance(None, BATCH, LENGTH)[0])
-    expected = theirs(inputs[1])
+    expected = hf(inputs[1])
     assert state_bytes(state) == 8 * BATCH * LENGTH * (KV + ROPE + (12 if block.indexer is not None else 0))
     names = dict(block.named_parameters())
     mine = torch.autograd.grad((y * weight).sum(), [inputs[0], *names.values()], allow_unused=True)
-    other = dict(theirs.attention.named_parameters())
+    other = dict(hf.attention.named_parameters())
     truth = torch.autograd.grad((expected * weight).sum(), [inputs[1], *other.values()], allow_unused=True)
-    gradients = dict(zip(map(ours, other), truth[1:], strict=True))
+    gradients = dict(zip(map(zoo_name, other), truth[1:], strict=True))
     assert gradients.keys() == names.keys()
-    found = {"y": error(y, expected), "x": error(mine[0], truth[0])}
+    errors = {"y": error(y, expected), "x": error(mine[0], truth[0])}
     for name, gradient in zip(names, mine[1:], strict=True):
         assert (gradient is None) == name.startswith("indexer.") == (gradients[name] is None)
         if gradient is not None:
-            found[name] = error(gradient, gradients[name])
-    return found
+            errors[name] = error(gradient, gradients[name])
+    return errors
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_mla_is_hugging_faces(name: str) -> None:
-    found = measured(CASES[name])
-    assert max(found.values()) < 1e-6, found
+    errors = measured(CASES[name])
+    assert max(errors.values()) < 1e-6, errors
 
 
 @pytest.mark.parametrize("name", ["deepseek-v3", "kimi-linear"])
@@ -178,9 +178,9 @@ def test_absorbed_equals_expanded(name: str) -> None:
 
 def test_an_indexer_that_chooses_all_is_dense() -> None:
     _, block = pair(CASES["deepseek-v3.2"])
-    dense = Config(**OURS | {"rope": ROTATED}).build(D).double()
+    dense = Config(**ZOO | {"rope": ROTATED}).build(D).double()
     dense.load_state_dict({name: p for name, p in block.state_dict().items() if not name.startswith("indexer.")})
-    every = Config(**OURS | INDEXER | {"rope": ROTATED, "index_top_k": LENGTH}).build(D).double()
+    every = Config(**ZOO | INDEXER | {"rope": ROTATED, "index_top_k": LENGTH}).build(D).double()
     every.load_state_dict(block.state_dict())
     x, ctx = torch.randn(BATCH, LENGTH, D, dtype=torch.float64), advance(None, BATCH, LENGTH)[0]
     expected = dense(x, None, ctx)[0]

@@ -17,7 +17,7 @@ D, HEADS, K, V, LENGTH, BATCH = 12, 2, 8, 18, 21, 2
 
 
 def pair(**options: Any) -> tuple[Any, Block]:
-    """Their layer and ours with the same weights; options: of both."""
+    """The layer of transformers and the block with the same weights; options: of both."""
     from transformers.models.xlstm.modeling_xlstm import xLSTMLayer
 
     sizes = {"qk_dim_factor": K / D, "v_dim_factor": V / D, "norm_eps": 1e-6}
@@ -25,19 +25,19 @@ def pair(**options: Any) -> tuple[Any, Block]:
     config = transformers.xLSTMConfig(
         hidden_size=D, num_heads=HEADS, num_hidden_layers=1, vocab_size=8, chunk_size=8, autocast_kernel_dtype="float32", **sizes, **caps
     )
-    theirs = moved(xLSTMLayer(config), 0.5)
+    hf = moved(xLSTMLayer(config), 0.5)
     block = Block(Config(n_heads=HEADS, expand_k=K / D, expand_v=V / D, **options), D, 1)
     with torch.no_grad():
-        for name, value in as_ours(theirs, "data").items():
+        for name, value in as_zoo(hf, "data").items():
             block.get_parameter(name).copy_(value)
-    return theirs, block
+    return hf, block
 
 
-def as_ours(theirs: Any, what: str) -> dict[str, Tensor]:
-    """Their parameters (`data`) or gradients (`grad`) under our names."""
+def as_zoo(hf: Any, what: str) -> dict[str, Tensor]:
+    """The parameters (`data`) or gradients (`grad`) of transformers' layer under the block's names."""
 
     def of(*names: str) -> Tensor:
-        return torch.cat([getattr(theirs.get_parameter(name), what) for name in names])
+        return torch.cat([getattr(hf.get_parameter(name), what) for name in names])
 
     return {
         "in_proj.weight": of("q.weight", "k.weight", "v.weight", "ogate_preact.weight"),
@@ -48,22 +48,22 @@ def as_ours(theirs: Any, what: str) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize("backend_name", ["reference", "chunked"])
 @pytest.mark.parametrize("options", [{}, {"gate_softcap": 1.5, "eps": 1e-2}])
-def test_values_gradients_and_state(options: dict[str, Any], room: str) -> None:
-    theirs, block = pair(**options)
+def test_values_gradients_and_state(options: dict[str, Any], backend_name: str) -> None:
+    hf, block = pair(**options)
     x, weight = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, LENGTH, D)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
-    expected, (c, n, m) = theirs(inputs[0])
+    expected, (c, n, m) = hf(inputs[0])
     (expected * weight).sum().backward()
-    with backend(room):
+    with backend(backend_name):
         y, state = block(inputs[1], None, advance(None, BATCH, LENGTH)[0])
     (y * weight).sum().backward()
     assert error(y, expected) < 1e-5
     assert error(state.memory, torch.cat([c, n[..., None]], -1)) < 1e-5
     assert error(state.peak, m[..., 0]) < 1e-5
     assert error(inputs[1].grad, inputs[0].grad) < 1e-5
-    gradients = as_ours(theirs, "grad")
+    gradients = as_zoo(hf, "grad")
     for name, parameter in block.named_parameters():
         assert error(parameter.grad, gradients[name]) < 1e-5, name
 

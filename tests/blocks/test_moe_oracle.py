@@ -37,8 +37,8 @@ class Case(NamedTuple):
 
     module: str  # model.Class
     config: str
-    theirs: dict[str, Any]
-    ours: dict[str, Any]
+    hf: dict[str, Any]
+    zoo: dict[str, Any]
     precision: float
 
 
@@ -95,7 +95,7 @@ CASES = {
 def hugging_face(case: Case) -> nn.Module:
     model, name = case.module.split(".")
     fields = getattr(transformers, f"{case.config}Config")
-    config = fields(**SIZES | case.theirs)
+    config = fields(**SIZES | case.hf)
     config._experts_implementation = "eager"
     return getattr(importlib.import_module(f"transformers.models.{model}.modeling_{model}"), name)(config)
 
@@ -104,66 +104,66 @@ ROUTER = {"gate": "router", "router": "router"}
 SHARED_NAMES = ("shared_expert", "shared_experts")
 
 
-def renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Their tensors by our names: gate and up of the shared network in one; gpt-oss and Llama 4 keep experts transposed."""
-    out, theirs = {}, dict(theirs)
-    interleaved = "experts.gate_up_proj_bias" in theirs  # gpt-oss
-    transposed = interleaved or theirs["experts.down_proj"].shape[1] == F
+def renamed(hf: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of transformers by the zoo's names: gate and up of the shared network in one; those of gpt-oss and Llama 4 transposed."""
+    out, hf = {}, dict(hf)
+    interleaved = "experts.gate_up_proj_bias" in hf  # gpt-oss
+    transposed = interleaved or hf["experts.down_proj"].shape[1] == F
     for place, name in (("experts.gate_up_proj", "up"), ("experts.up_proj", "up"), ("experts.down_proj", "down")):
-        if place in theirs:
-            x = theirs.pop(place)
+        if place in hf:
+            x = hf.pop(place)
             out[name] = x.mT if transposed else x
-        if f"{place}_bias" in theirs:
-            out[f"{name}_bias"] = theirs.pop(f"{place}_bias")
+        if f"{place}_bias" in hf:
+            out[f"{name}_bias"] = hf.pop(f"{place}_bias")
     if interleaved:
         out |= {name: torch.cat([out[name][:, ::2], out[name][:, 1::2]], 1) for name in ("up", "up_bias")}
-    for name in list(theirs):
+    for name in list(hf):
         head, _, rest = name.partition(".")
         if head in ROUTER:
             kind = "selection_bias" if rest == "e_score_correction_bias" else f"router.{rest}"
-            out[kind] = theirs.pop(name)
-    shared = next((head for head in SHARED_NAMES if f"{head}.down_proj.weight" in theirs), None)
+            out[kind] = hf.pop(name)
+    shared = next((head for head in SHARED_NAMES if f"{head}.down_proj.weight" in hf), None)
     if shared is not None:
-        parts = [theirs.pop(f"{shared}.{p}.weight") for p in ("gate_proj", "up_proj") if f"{shared}.{p}.weight" in theirs]
-        out |= {"shared_up.weight": torch.cat(parts), "shared_down.weight": theirs.pop(f"{shared}.down_proj.weight")}
-    if "shared_expert_gate.weight" in theirs:
-        out["shared_gate.weight"] = theirs.pop("shared_expert_gate.weight")
-    assert not theirs
+        parts = [hf.pop(f"{shared}.{p}.weight") for p in ("gate_proj", "up_proj") if f"{shared}.{p}.weight" in hf]
+        out |= {"shared_up.weight": torch.cat(parts), "shared_down.weight": hf.pop(f"{shared}.down_proj.weight")}
+    if "shared_expert_gate.weight" in hf:
+        out["shared_gate.weight"] = hf.pop("shared_expert_gate.weight")
+    assert not hf
     return out
 
 
 def measured(case: Case) -> dict[str, float]:
     """The largest relative difference of the output, and of every gradient."""
-    theirs = moved(hugging_face(case)).double().eval()
+    hf = moved(hugging_face(case)).double().eval()
     with torch.no_grad():
-        for p in theirs.parameters():
+        for p in hf.parameters():
             p.normal_(0, 0.5)
-        for name, b in theirs.named_buffers():
+        for name, b in hf.named_buffers():
             assert name == "gate.e_score_correction_bias"
             b.normal_(0, 0.3)
-    config = Config(**{"n_experts": case.theirs.get("num_experts", EXPERTS), "hidden": F} | case.ours)
+    config = Config(**{"n_experts": case.hf.get("num_experts", EXPERTS), "hidden": F} | case.zoo)
     block = config.build(D).double()
-    block.load_state_dict(renamed({name: x.detach() for name, x in theirs.state_dict().items()}))
+    block.load_state_dict(renamed({name: x.detach() for name, x in hf.state_dict().items()}))
     assert isinstance(block, Block)
     x, weight = torch.randn(2, BATCH, LENGTH, D, dtype=torch.float64)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     y, _ = block(inputs[0], None, advance(None, BATCH, LENGTH)[0])
-    expected = theirs(inputs[1])
+    expected = hf(inputs[1])
     expected = (expected[0] if isinstance(expected, tuple) else expected).view_as(x)
     mine = torch.autograd.grad((y * weight).sum(), [inputs[0], *block.parameters()])
-    ours = dict(zip(["x", *dict(block.named_parameters())], mine, strict=True))
-    names = [n for n, _ in theirs.named_parameters()]
-    truth = torch.autograd.grad((expected * weight).sum(), [inputs[1], *theirs.parameters()])
-    found = {"y": error(y, expected), "x": error(ours.pop("x"), truth[0])}
+    grads = dict(zip(["x", *dict(block.named_parameters())], mine, strict=True))
+    names = [n for n, _ in hf.named_parameters()]
+    truth = torch.autograd.grad((expected * weight).sum(), [inputs[1], *hf.parameters()])
+    errors = {"y": error(y, expected), "x": error(grads.pop("x"), truth[0])}
     gradients = renamed(dict(zip(names, truth[1:], strict=True)))
-    assert gradients.keys() == ours.keys()
-    return found | {name: error(ours[name], gradients[name]) for name in ours}
+    assert gradients.keys() == grads.keys()
+    return errors | {name: error(grads[name], gradients[name]) for name in grads}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_moe_is_hugging_faces(name: str) -> None:
-    found = measured(CASES[name])
-    assert max(found.values()) < CASES[name].precision, found
+    errors = measured(CASES[name])
+    assert max(errors.values()) < CASES[name].precision, errors
 
 
 def test_a_softmax_over_the_chosen_is_a_normalised_softmax_over_all() -> None:

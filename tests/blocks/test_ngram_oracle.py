@@ -29,8 +29,8 @@ def attention(tokens: list[int], n: int) -> Tensor:
 
 def oracle(block: Block, x: Tensor, tokens: list[int]) -> Tensor:
     """One document x (t, d)."""
-    found = attention(tokens, block.n) @ x
-    return found @ block.matched.weight.T + block.matched.bias + x @ block.own.weight.T + block.own.bias
+    output = attention(tokens, block.n) @ x
+    return output @ block.matched.weight.T + block.matched.bias + x @ block.own.weight.T + block.own.bias
 
 
 def build(n: int) -> Block:
@@ -43,13 +43,13 @@ def text(batch: int = 1, letters: int = 3) -> tuple[Tensor, Tensor]:
 
 def test_the_definition_on_a_text_made_by_hand() -> None:
     a, b, c = range(3)
-    found = attention([a, b, a, c, a, a, a], 1)
-    assert found[2].tolist() == [0, 1, 0, 0, 0, 0, 0]  # after the first a came b
-    assert found[4].tolist() == [0, 0.5, 0, 0.5, 0, 0, 0]  # b and c
+    weights = attention([a, b, a, c, a, a, a], 1)
+    assert weights[2].tolist() == [0, 1, 0, 0, 0, 0, 0]  # after the first a came b
+    assert weights[4].tolist() == [0, 0.5, 0, 0.5, 0, 0, 0]  # b and c
     third = 1 / 3
-    assert found[6].tolist() == pytest.approx([0, third, 0, third, 0, third, 0])  # the token itself came after an a too, but is not earlier
-    assert not found[0].any()
-    assert not found[3].any()
+    assert weights[6].tolist() == pytest.approx([0, third, 0, third, 0, third, 0])  # the token itself follows an a too, but is not earlier
+    assert not weights[0].any()
+    assert not weights[3].any()
     assert attention([a, b, c, a, b, a, b], 2)[6].tolist() == [0, 0, 0.5, 0, 0, 0.5, 0]
 
 
@@ -60,9 +60,9 @@ def test_values_and_gradients_equal_the_definition(n: int) -> None:
     ctx, _ = advance(None, 1, LENGTH, tokens=tokens)
     assert attention(tokens[0].tolist(), n).any(1).sum() > 10
     leaves, weight = [x, *block.parameters()], torch.randn(LENGTH, D, dtype=torch.float64)
-    found, expected = block(x, None, ctx)[0][0], oracle(block, x[0], tokens[0].tolist())
-    assert error(found, expected) < 1e-13
-    gradients = zip(*(torch.autograd.grad((y * weight).sum(), leaves) for y in (found, expected)), strict=True)
+    output, expected = block(x, None, ctx)[0][0], oracle(block, x[0], tokens[0].tolist())
+    assert error(output, expected) < 1e-13
+    gradients = zip(*(torch.autograd.grad((y * weight).sum(), leaves) for y in (output, expected)), strict=True)
     assert max(error(a, b) for a, b in gradients) < 1e-12
 
 
@@ -78,11 +78,11 @@ def test_packed_documents_behind_padding_in_pieces_equal_the_definition(n: int) 
         ctx, cursor = advance(cursor, 2, documents[:, cut].shape[1], **part)
         y, state = block(x[:, cut], state, ctx)
         outputs.append(y)
-    found = torch.cat(outputs, 1)
+    output = torch.cat(outputs, 1)
     for row, (pad, a, b) in enumerate(lengths):
         for start, stop in ((pad, pad + a), (pad + a, pad + a + b)):
             expected = oracle(block, x[row, start:stop], tokens[row, start:stop].tolist())
-            assert error(found[row, start:stop], expected) < 1e-13
+            assert error(output[row, start:stop], expected) < 1e-13
 
 
 def test_large_ids_and_long_grams_are_told_apart() -> None:
@@ -125,8 +125,8 @@ def test_without_ids_it_says_so() -> None:
     with pytest.raises(ValueError, match="token ids"):
         Config().build(D)(torch.randn(1, 3, D), None, advance(None, 1, 3)[0])
     values = {"d_model": 8, "vocab_size": 4, "blocks": {"N": {"type": "ngram"}}, "pattern": "N", "tokens": {"memory": {"count": 2}}}
-    with pytest.raises(ConfigError) as found:
+    with pytest.raises(ConfigError) as raised:
         zoo.load_model(values)
-    assert found.value.place == "blocks.N.type"
+    assert raised.value.place == "blocks.N.type"
     with pytest.raises(ConfigError):
         Config(n=0).check(8)

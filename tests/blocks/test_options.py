@@ -48,9 +48,9 @@ PUBLISHED: dict[str, tuple[Rope, dict[int, float]]] = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_frequencies(name: str) -> None:
     rope, expected = PUBLISHED[name]
-    found = frequencies(rope, 128)
+    values = frequencies(rope, 128)
     for pair, value in expected.items():
-        assert float(found[pair]) == pytest.approx(value, rel=1e-6)
+        assert float(values[pair]) == pytest.approx(value, rel=1e-6)
 
 
 def test_yarn_grows_queries_and_keys() -> None:

@@ -17,66 +17,66 @@ D, WIDTH, HEADS, TAPS, LENGTH, BATCH = 8, 12, 2, 3, 19, 2
 
 
 def pair() -> tuple[Any, Block]:
-    """Their block and ours with the same weights."""
+    """The block of transformers and that of the zoo with the same weights."""
     from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRecurrentBlock
 
     config = transformers.RecurrentGemmaConfig(
         hidden_size=D, num_attention_heads=HEADS, lru_width=WIDTH, conv1d_width=TAPS, num_hidden_layers=1, vocab_size=8
     )
-    theirs = RecurrentGemmaRecurrentBlock(config, 0)
+    hf = RecurrentGemmaRecurrentBlock(config, 0)
     with torch.no_grad():
-        for parameter in theirs.parameters():
+        for parameter in hf.parameters():
             parameter.zero_()
-    moved(theirs, 0.6)
+    moved(hf, 0.6)
     block = Block(Config(width=WIDTH, n_heads=HEADS, conv=TAPS), D, 1)
     with torch.no_grad():
         for name, parameter in block.named_parameters():
-            parameter.copy_(theirs_as_ours(theirs, "data")[name])
-    return theirs, block
+            parameter.copy_(hf_as_zoo(hf, "data")[name])
+    return hf, block
 
 
-def theirs_as_ours(theirs: Any, what: str) -> dict[str, torch.Tensor]:
-    """Their parameters (`data`) or gradients (`grad`) under our names."""
+def hf_as_zoo(hf: Any, what: str) -> dict[str, torch.Tensor]:
+    """The parameters (`data`) or gradients (`grad`) of transformers' block under the zoo's names."""
 
     def of(name: str) -> torch.Tensor:
-        return getattr(theirs.get_parameter(name), what)
+        return getattr(hf.get_parameter(name), what)
 
-    found = {"decay": of("rg_lru.recurrent_param"), "conv.weight": of("conv_1d.weight")[:, 0], "conv.bias": of("conv_1d.bias")}
-    for ours, name in (("y_proj", "linear_y"), ("x_proj", "linear_x"), ("out_proj", "linear_out")):
-        found |= {f"{ours}.{part}": of(f"{name}.{part}") for part in ("weight", "bias")}
-    for ours, part in (("gates", "weight"), ("gates_bias", "bias")):
-        found[ours] = torch.cat([of(f"rg_lru.{gate}_gate_{part}") for gate in ("input", "recurrent")], -1)
-    return found
+    tensors = {"decay": of("rg_lru.recurrent_param"), "conv.weight": of("conv_1d.weight")[:, 0], "conv.bias": of("conv_1d.bias")}
+    for zoo_name, name in (("y_proj", "linear_y"), ("x_proj", "linear_x"), ("out_proj", "linear_out")):
+        tensors |= {f"{zoo_name}.{part}": of(f"{name}.{part}") for part in ("weight", "bias")}
+    for zoo_name, part in (("gates", "weight"), ("gates_bias", "bias")):
+        tensors[zoo_name] = torch.cat([of(f"rg_lru.{gate}_gate_{part}") for gate in ("input", "recurrent")], -1)
+    return tensors
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
-def test_values_gradients_and_state(room: str) -> None:
-    theirs, block = pair()
+@pytest.mark.parametrize("backend_name", ["reference", "chunked"])
+def test_values_gradients_and_state(backend_name: str) -> None:
+    hf, block = pair()
     x, weight = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, LENGTH, D)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     ctx, _ = advance(None, BATCH, LENGTH)
-    expected, _ = theirs(inputs[0], ctx.positions, None, use_cache=False)
-    state = theirs.rg_lru.recurrent_states
+    expected, _ = hf(inputs[0], ctx.positions, None, use_cache=False)
+    state = hf.rg_lru.recurrent_states
     (expected * weight).sum().backward()
-    with backend(room):
+    with backend(backend_name):
         y, after = block(inputs[1], None, ctx)
     (y * weight).sum().backward()
     assert error(y, expected) < 1e-5
     assert error(after.h, state) < 1e-5
     assert error(inputs[1].grad, inputs[0].grad) < 1e-5
-    gradients = theirs_as_ours(theirs, "grad")
+    gradients = hf_as_zoo(hf, "grad")
     for name, parameter in block.named_parameters():
         assert error(parameter.grad, gradients[name]) < 1e-5, name
 
 
 def test_packed_documents_start_as_theirs_do() -> None:
     """Where a position is 0 they forget and write the whole input."""
-    theirs, block = pair()
-    theirs.conv_1d.weight.data[:, :, :-1] = 0  # theirs carries the convolution's inputs over
+    hf, block = pair()
+    hf.conv_1d.weight.data[:, :, :-1] = 0  # transformers carries the convolution's inputs over
     block.conv.weight.data[:, :-1] = 0
     x, documents = torch.randn(1, LENGTH, D), torch.tensor([[0] * 7 + [1] * 12])
     ctx, _ = advance(None, 1, LENGTH, documents=documents)
-    expected, _ = theirs(x, ctx.positions, None, use_cache=False)
+    expected, _ = hf(x, ctx.positions, None, use_cache=False)
     assert error(block(x, None, ctx)[0], expected) < 1e-5
 
 

@@ -16,38 +16,38 @@ transformers = pytest.importorskip("transformers")
 D, WIDTH, HIDDEN, LENGTH, BATCH = 8, 6, 20, 19, 2
 
 
-def theirs_of(kind: str) -> Any:
+def hf_module(class_name: str) -> Any:
     from transformers.models.rwkv import modeling_rwkv
 
     config = transformers.RwkvConfig(
         hidden_size=D, attention_hidden_size=WIDTH, intermediate_size=HIDDEN, num_hidden_layers=2, vocab_size=8
     )
-    theirs = getattr(modeling_rwkv, kind)(config)
+    hf = getattr(modeling_rwkv, class_name)(config)
     with torch.no_grad():
-        for parameter in theirs.parameters():
+        for parameter in hf.parameters():
             parameter.zero_()
-    return moved(theirs, 0.7)
+    return moved(hf, 0.7)
 
 
-def same(block: nn.Module, theirs: nn.Module) -> dict[str, nn.Parameter]:
-    """Give the block their weights; theirs by our names."""
+def same(block: nn.Module, hf: nn.Module) -> dict[str, nn.Parameter]:
+    """Give the block the weights of transformers; returns the latter by the block's names."""
     names = {"mix_": "time_mix_", "decay": "time_decay", "bonus": "time_first"}
-    found = {}
+    tensors = {}
     for name, parameter in block.named_parameters():
         other = name
-        for ours, mapped in names.items():
-            other = other.replace(ours, mapped)
-        found[name] = theirs.get_parameter(other)
+        for zoo_name, mapped in names.items():
+            other = other.replace(zoo_name, mapped)
+        tensors[name] = hf.get_parameter(other)
         with torch.no_grad():
-            parameter.copy_(found[name].view_as(parameter))
-    return found
+            parameter.copy_(tensors[name].view_as(parameter))
+    return tensors
 
 
-def compare(block: nn.Module, theirs: Any) -> Any:
-    weights = same(block, theirs)
+def compare(block: nn.Module, hf: Any) -> Any:
+    weights = same(block, hf)
     x, weight = torch.randn(BATCH, LENGTH, D), torch.randn(BATCH, LENGTH, D)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
-    expected, _ = theirs(inputs[0])
+    expected, _ = hf(inputs[0])
     (expected * weight).sum().backward()
     y, state = block(inputs[1], None, advance(None, BATCH, LENGTH)[0])
     (y * weight).sum().backward()
@@ -60,22 +60,22 @@ def compare(block: nn.Module, theirs: Any) -> Any:
     return x, state
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
-def test_the_time_mixer(room: str) -> None:
+@pytest.mark.parametrize("backend_name", ["reference", "chunked"])
+def test_the_time_mixer(backend_name: str) -> None:
     from transformers.models.rwkv.modeling_rwkv import rwkv_linear_attention_cpu
 
-    theirs = theirs_of("RwkvSelfAttention")
-    with backend(room):
-        x, state = compare(rwkv4.Config(width=WIDTH).build(D), theirs)
+    hf = hf_module("RwkvSelfAttention")
+    with backend(backend_name):
+        x, state = compare(rwkv4.Config(width=WIDTH).build(D), hf)
     with torch.no_grad():
-        _, k, v, _ = theirs.extract_key_value(x)
-        _, (n, d, p) = rwkv_linear_attention_cpu(theirs.time_decay, theirs.time_first, k, v, return_state=True)
+        _, k, v, _ = hf.extract_key_value(x)
+        _, (n, d, p) = rwkv_linear_attention_cpu(hf.time_decay, hf.time_first, k, v, return_state=True)
     assert error(state.sums, torch.cat([n, d], -1)) < 1e-5
     assert error(state.peak, p) < 1e-5
 
 
 def test_the_channel_mixer() -> None:
-    compare(rwkv_channel_mix.Config(version=4, hidden=HIDDEN).build(D), theirs_of("RwkvFeedForward"))
+    compare(rwkv_channel_mix.Config(version=4, hidden=HIDDEN).build(D), hf_module("RwkvFeedForward"))
 
 
 def test_keys_that_overflow_alone() -> None:

@@ -1,9 +1,5 @@
 """RWKV-6's time mixer: its equations token by token in plain float64, its recurrence against flash-linear-attention's naive one."""
 
-import importlib.util
-from importlib.metadata import PackageNotFoundError, distribution
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +9,7 @@ from blocks.errors import ConfigError
 from blocks.rwkv6 import Block, Config
 from kernels import backend
 from kernels.decay import decay
+from tests.oracle import fla
 
 D, E, LENGTH, BATCH = 12, 4, 23, 2
 
@@ -57,12 +54,12 @@ def published(block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(out), torch.stack(memory)
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
-def test_the_published_equations(room: str) -> None:
+@pytest.mark.parametrize("backend_name", ["reference", "chunked"])
+def test_the_published_equations(backend_name: str) -> None:
     """Values, the state, and the gradients of the input and of every parameter."""
     block = scrambled()
     x = torch.randn(BATCH, LENGTH, D, dtype=torch.float64, requires_grad=True)
-    with backend(room):
+    with backend(backend_name):
         y, state = block(x, None, advance(None, BATCH, LENGTH)[0])
     rows = [published(block, row) for row in x]
     expected, memory = (torch.stack(parts) for parts in zip(*rows, strict=True))
@@ -86,30 +83,22 @@ def test_float32_keeps_its_digits() -> None:
     assert error(y.double(), exact) < 1e-5
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
-def test_the_recurrence_is_flas(room: str) -> None:
-    try:
-        file = distribution("fla-core").locate_file("fla/ops/rwkv6/recurrent_naive.py")
-    except PackageNotFoundError:
-        pytest.skip("fla-core is not installed")
-    spec = importlib.util.spec_from_file_location("fla_rwkv6_naive", str(file))
-    assert spec is not None
-    assert spec.loader is not None
-    naive: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(naive)
+@pytest.mark.parametrize("backend_name", ["reference", "chunked"])
+def test_the_recurrence_is_flas(backend_name: str) -> None:
+    naive = fla("rwkv6/recurrent_naive.py")
     b, t, h, k, v = 2, 37, 3, 4, 5
     shapes = [(b, t, h, k), (b, t, h, k), (b, t, h, v), (b, t, h, k), (h, k), (b, h, k, v)]
     q, key, value, g, u, first = (torch.randn(s) for s in shapes)
     leaves = [i.requires_grad_() for i in (q, key, value, -g.exp(), u, first)]
     swapped = [i.transpose(1, 2) for i in leaves[:4]]
-    theirs, last = naive.naive_recurrent_rwkv6(*swapped, leaves[4], scale=1.0, initial_state=leaves[5], output_final_state=True)
-    with backend(room):
+    expected_o, last = naive.naive_recurrent_rwkv6(*swapped, leaves[4], scale=1.0, initial_state=leaves[5], output_final_state=True)
+    with backend(backend_name):
         o, state = decay(*leaves[:4], leaves[5], bonus=leaves[4])
-    assert error(o, theirs.transpose(1, 2)) < 1e-6
+    assert error(o, expected_o.transpose(1, 2)) < 1e-6
     assert error(state, last) < 1e-6
     weight = torch.randn_like(o)
     mine = torch.autograd.grad((o * weight).sum() + state.sum(), leaves)
-    expected = torch.autograd.grad((theirs.transpose(1, 2) * weight).sum() + last.sum(), leaves)
+    expected = torch.autograd.grad((expected_o.transpose(1, 2) * weight).sum() + last.sum(), leaves)
     for x, y in zip(mine, expected, strict=True):
         assert error(x, y) < 1e-5
 

@@ -1,4 +1,4 @@
-"""Every back end of a block's operations beside the reference, on the machine at hand: `zoo check TYPE --backend all`."""
+"""Compares every back end of a block's operations with the reference, on this machine: `zoo check TYPE --backend all`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LENGTH = 150  # more than two chunks, and no multiple of one
 COMPARED = tuple(name for name in BACKENDS if name not in ("auto", "reference"))
 
 
-class BackendResult(NamedTuple):
+class BackendCheck(NamedTuple):
     """One back end on one block. `operations` are those that it served; `refusal` is why it served none."""
 
     backend: str
@@ -29,7 +29,7 @@ class BackendResult(NamedTuple):
     refusal: str | None
 
 
-def check_backends(config: Config, d_model: int, names: Sequence[str] = COMPARED) -> Iterator[BackendResult]:
+def check_backends(config: Config, d_model: int, names: Sequence[str] = COMPARED) -> Iterator[BackendCheck]:
     """Outputs and gradients of a block under each back end, on the GPU if there is one, beside the reference's: float32 and, on a
     GPU, bfloat16 autocast. Raises ContractError where they differ by more than the dtype's tolerance."""
     config.check(d_model)
@@ -43,30 +43,30 @@ def check_backends(config: Config, d_model: int, names: Sequence[str] = COMPARED
             yield _compare(subject, name, dtype, truth)
 
 
-def _compare(subject: Subject, name: str, dtype: torch.dtype, truth: list[Tensor]) -> BackendResult:
-    kind = str(dtype).removeprefix("torch.")
+def _compare(subject: Subject, name: str, dtype: torch.dtype, truth: list[Tensor]) -> BackendCheck:
+    precision = str(dtype).removeprefix("torch.")
     try:
-        found, served = _outputs(subject, name, dtype)
+        tensors, served = _outputs(subject, name, dtype)
     except BackendError as error:
-        return BackendResult(name, kind, (), 0.0, str(error))
+        return BackendCheck(name, precision, (), 0.0, str(error))
     if not served:
-        return BackendResult(name, kind, (), 0.0, "none of this block's operations has it")
+        return BackendCheck(name, precision, (), 0.0, "none of this block's operations has it")
     scale = max(float(t.norm()) for t in truth[1:])
     worst = 0.0
-    for ours, expected in zip(found, truth, strict=True):
+    for tensor, expected in zip(tensors, truth, strict=True):
         if float(expected.norm()) > 1e-4 * scale:
-            worst = max(worst, float((ours - expected).norm() / expected.norm()))
+            worst = max(worst, float((tensor - expected).norm() / expected.norm()))
     if not worst <= TOLERANCE[dtype]:
-        raise ContractError(f"backend {name!r} ({', '.join(served)}; {kind}) differs from the reference by {worst:.1e}")
-    return BackendResult(name, kind, served, worst, None)
+        raise ContractError(f"backend {name!r} ({', '.join(served)}; {precision}) differs from the reference by {worst:.1e}")
+    return BackendCheck(name, precision, served, worst, None)
 
 
 def _outputs(subject: Subject, name: str, dtype: torch.dtype) -> tuple[list[Tensor], tuple[str, ...]]:
     """The block's output and its gradients to the input and every parameter, and which operations the back end served."""
     served: dict[str, None] = {}
 
-    def note(operation: str, room: str, rooms: Backends[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if room == name:
+    def note(operation: str, chosen: str, backends: Backends[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if chosen == name:
             served[operation] = None
 
     device = next(subject.block.parameters()).device

@@ -1,8 +1,8 @@
 """The contract of a block, run on any block: `zoo check TYPE`.
 
 Each check compares numbers that must be equal, in float64, so that a failure is a defect and not rounding:
-whole = pieces = steps; the gradient flows through the state; no future leaks; packed and padded = alone; the chunked room =
-the reference; the ledger's row = what is really built, spent and held.
+whole = pieces = steps; the gradient flows through the state; no future leaks; packed and padded = alone; the chunked
+back end = the reference; the ledger's row = what is really built, spent and held.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from blocks.context import TEXT
 from blocks.keys import Keys
 from blocks.state import detach, state_bytes
 from kernels import backend
-from zoo.check.fixtures import LENGTH, Piece, Subject, cut_up, drawn, read, scrambled
+from zoo.check.fixtures import LENGTH, Piece, Subject, cut_up, random_piece, read, scrambled
 
 TOLERANCE = 1e-9  # relative, float64
 LEDGER_LENGTHS = (1, 7, 64, 130)
@@ -31,26 +31,26 @@ class ContractError(AssertionError):
     """A block breaks the contract."""
 
 
-class Result(NamedTuple):
-    """One check that held: its name and the largest relative difference that was seen."""
+class PassedCheck(NamedTuple):
+    """A check that a block has passed: its name and the largest relative difference that was seen."""
 
     check: str
     worst: float
 
 
-def check_block(block: str | Config, d_model: int = 32, *, layer: int = 1, n_layers: int = 3) -> list[Result]:
+def check_block(block: str | Config, d_model: int = 32, *, layer: int = 1, n_layers: int = 3) -> list[PassedCheck]:
     """Run the whole contract on a block: its type with defaults, or a Config. Raises ContractError at the first breach."""
     return list(run_checks(config_class(block)() if isinstance(block, str) else block, d_model, layer=layer, n_layers=n_layers))
 
 
-def run_checks(config: Config, d_model: int, *, layer: int = 1, n_layers: int = 3) -> Iterator[Result]:
+def run_checks(config: Config, d_model: int, *, layer: int = 1, n_layers: int = 3) -> Iterator[PassedCheck]:
     """The contract's checks, one after the other. Raises ContractError at the first breach."""
     config.check(d_model)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         subject = Subject(config, scrambled(config.build(d_model, layer, n_layers)), d_model, layer, n_layers)
     for name, check in CHECKS.items():
-        yield Result(name, check(subject))
+        yield PassedCheck(name, check(subject))
 
 
 def difference(a: Tensor, b: Tensor) -> float:
@@ -69,7 +69,7 @@ def _same(check: str, a: Tensor, b: Tensor, tolerance: float = TOLERANCE) -> flo
 
 def check_pieces(subject: Subject) -> float:
     """Whole = pieces of any sizes = one token at a time, and so does what is read afterwards."""
-    text, more = drawn(subject), drawn(subject, 5, seed=1)
+    text, more = random_piece(subject), random_piece(subject, 5, seed=1)
     whole, state, cursor = read(subject, [text])
     after, _, _ = read(subject, [more], state, cursor)
     worst = 0.0
@@ -82,7 +82,7 @@ def check_pieces(subject: Subject) -> float:
 
 def check_state_gradient(subject: Subject) -> float:
     """The gradient of what is read later reaches what was read before, through the state alone."""
-    text = drawn(subject)
+    text = random_piece(subject)
     weight = torch.randn(text.x[:, 20:].shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     gradients = []
     for sizes in ([LENGTH], [20, LENGTH - 20]):
@@ -94,7 +94,7 @@ def check_state_gradient(subject: Subject) -> float:
 
 def check_causal(subject: Subject) -> float:
     """Changing a token changes nothing before it, and changes something at it or after it."""
-    text, at = drawn(subject), 19  # of the special kind, where the block needs one
+    text, at = random_piece(subject), 19  # of the special kind, where the block needs one
     assert text.tokens is not None
     changed, tokens = text.x.clone(), text.tokens.clone()
     changed[:, at] += 1.0
@@ -108,7 +108,7 @@ def check_causal(subject: Subject) -> float:
 
 def check_packed(subject: Subject) -> float:
     """Packed documents = each alone, whole and cut in the middle of documents."""
-    text = drawn(subject)
+    text = random_piece(subject)
     documents = torch.tensor([[0] * 9 + [1] * 1 + [2] * 17 + [3] * 10, [7] * 20 + [8] * 2 + [7] * 15])
     packed = text._replace(documents=documents)
     alone = torch.zeros_like(text.x)
@@ -129,7 +129,7 @@ def _spans(text: Piece, row: int, lengths: Sequence[int]) -> list[tuple[Piece, t
 
 def check_padding(subject: Subject) -> float:
     """Rows of different lengths, padded on the left at the start and in mid-stream, = each alone."""
-    text, more = drawn(subject), drawn(subject, 11, seed=1)
+    text, more = random_piece(subject), random_piece(subject, 11, seed=1)
     padded, extra = _pad(text, [0, 13]), _pad(more, [4, 0])
     first, state, cursor = read(subject, [padded])
     second, state, cursor = read(subject, [extra], state, cursor)
@@ -156,13 +156,13 @@ def _row(piece: Piece, row: int, start: int) -> Piece:
     return one._replace(padding=None)
 
 
-def check_rooms(subject: Subject) -> float:
-    """The chunked room = the reference, values and the gradients of every parameter and of the input."""
-    text = drawn(subject, 70)
+def check_chunked(subject: Subject) -> float:
+    """The chunked back end = the reference, values and the gradients of every parameter and of the input."""
+    text = random_piece(subject, 70)
     results = []
-    for room in ("reference", "chunked"):
+    for name in ("reference", "chunked"):
         x = text.x.clone().requires_grad_()
-        with backend(room):
+        with backend(name):
             y, _, _ = read(subject, [text._replace(x=x)])
         weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
         wanted = [x, *(p for p in subject.block.parameters() if p.requires_grad)]
@@ -180,7 +180,7 @@ def check_ledger(subject: Subject) -> float:
     """Parameters, FLOPs (reference), executed FLOPs (chunked) and state bytes at several lengths, by equality; the idle ones are idle."""
     single = subject.rebuilt()
     for length in LEDGER_LENGTHS:
-        piece = drawn(subject, length, batch=1)
+        piece = random_piece(subject, length, batch=1)
         piece = piece._replace(x=piece.x.float())
         kinds = [TEXT] * length if piece.kinds is None else piece.kinds[0].tolist()
         cost = subject.config.cost_of_kinds(subject.d_model, kinds)
@@ -197,14 +197,14 @@ def check_ledger(subject: Subject) -> float:
 
 def _unmet(subject: Subject) -> int:
     """The entries of all parameters that the last token of a text gives no gradient."""
-    y, _, _ = read(subject, [drawn(subject, batch=1)])
+    y, _, _ = read(subject, [random_piece(subject, batch=1)])
     parameters = [p for p in subject.block.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(y[:, -1].square().sum(), parameters, allow_unused=True)
     return sum(p.numel() if g is None else int((g == 0).sum()) for p, g in zip(parameters, gradients, strict=True))
 
 
-def _counted(subject: Subject, piece: Piece, room: str) -> tuple[Any, int]:
-    with backend(room), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=SDPA_ON_CPU) as counter:
+def _counted(subject: Subject, piece: Piece, backend_name: str) -> tuple[Any, int]:
+    with backend(backend_name), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=SDPA_ON_CPU) as counter:
         _, state, _ = read(subject, [piece])
     return state, counter.get_total_flops()
 
@@ -225,7 +225,7 @@ def _equal(what: str, ledger: int, real: int, length: int) -> None:
 def check_precision(subject: Subject) -> float:
     """Under bfloat16 autocast outputs are finite, and a state that does not grow with the text is float32."""
     single = subject.rebuilt()
-    piece = drawn(subject)
+    piece = random_piece(subject)
     piece = piece._replace(x=piece.x.float())
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         first, early, cursor = read(single, [piece.cut(0, 20)])
@@ -245,7 +245,7 @@ CHECKS: dict[str, Callable[[Subject], float]] = {
     "no future leak": check_causal,
     "packed = alone": check_packed,
     "padded = alone": check_padding,
-    "chunked = reference": check_rooms,
+    "chunked = reference": check_chunked,
     "ledger = reality": check_ledger,
     "bfloat16 autocast": check_precision,
 }

@@ -1,4 +1,4 @@
-"""A block under test, and texts to read with it: what the contract and the comparison of back ends stand on."""
+"""A block under test, and texts to read with it: used by the contract and by the comparison of back ends."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Subject(NamedTuple):
     n_layers: int = 3
 
     def rebuilt(self) -> Subject:
-        """With weights as they are first drawn, in float32."""
+        """The same with initial weights, in float32."""
         return self._replace(block=self.config.build(self.d_model, self.layer, self.n_layers))
 
 
 class Piece(NamedTuple):
-    """Tokens with what the context needs to know of them."""
+    """Consecutive tokens of a batch and what their Context is made from."""
 
     x: Tensor  # (b, t, d)
     documents: Tensor | None = None
@@ -42,7 +42,7 @@ class Piece(NamedTuple):
 
 
 def scrambled(block: nn.Module) -> nn.Module:
-    """The block in float64 with its constant parameters moved, so that no zero hides what it multiplies."""
+    """The block in float64 with its constant parameters moved, so that no error is hidden by a factor of 0 or 1."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in block.parameters():
@@ -51,7 +51,7 @@ def scrambled(block: nn.Module) -> nn.Module:
     return block.double().eval()
 
 
-def drawn(subject: Subject, length: int = LENGTH, batch: int = 2, seed: int = 0) -> Piece:
+def random_piece(subject: Subject, length: int = LENGTH, batch: int = 2, seed: int = 0) -> Piece:
     """Random embeddings, with the kinds and the ids that the block needs."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, length, subject.d_model, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Zoo models as models of transformers: importing this package registers them. The only place of the house that imports transformers.
+"""Zoo models as models of transformers: importing this package registers them. Nothing else but train/bench imports it.
 
 import zoo.hf
 model = AutoModelForCausalLM.from_pretrained("folder")      # config.json says model_type zoo; nothing of the folder is executed

@@ -1,4 +1,4 @@
-"""A model's state as transformers' generate carries it: one object that each forward call moves on."""
+"""A model's state in the form that transformers' generate expects: one object that each forward call updates."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from zoo.model.state_rows import select_rows
 
 @dataclass
 class ZooCache:
-    """past_key_values of a zoo model. Of transformers' Cache it has what generate asks for; what it can't do (to go back, which a state
-    that is not a list of tokens can't) is refused by ZooForCausalLM._is_stateful."""
+    """past_key_values of a zoo model: the methods of transformers' Cache that generate calls. It can't be cropped, since a state is not a
+    list of tokens: ZooForCausalLM._is_stateful makes generate refuse what would need that."""
 
     state: State | None = None  # None: nothing read yet
     seen: int = 0  # tokens read, padding included

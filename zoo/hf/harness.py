@@ -28,8 +28,8 @@ def evaluate(folder: str | Path, tasks: Sequence[str], *, task_folder: str | Pat
     own = None if task_folder is None else str(task_folder)
     manager = _lm_eval("lm_eval.tasks").TaskManager(include_path=own, include_defaults=own is None)
     arguments = {"pretrained": str(folder)}
-    found = _lm_eval("lm_eval").simple_evaluate(model="hf", model_args=arguments, tasks=list(tasks), task_manager=manager, **options)
-    results: dict[str, Any] = found["results"]
+    evaluation = _lm_eval("lm_eval").simple_evaluate(model="hf", model_args=arguments, tasks=list(tasks), task_manager=manager, **options)
+    results: dict[str, Any] = evaluation["results"]
     return results
 
 

@@ -1,4 +1,4 @@
-"""What transformers says about a batch (a mask, positions, embeddings), as the zoo says it: padding, documents, embeddings."""
+"""Translates transformers' inputs (attention mask, position ids, embeddings) into a model's: padding, documents, embeddings."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class ZooForCausalLM(PreTrainedModel, GenerationMixin):
         asked = output_attentions or self.config.output_attentions
         require(not asked, "output_attentions", True, "few blocks have attentions", "zoo measure RUN attention_entropy")
         known = past_key_values is None or isinstance(past_key_values, ZooCache)
-        require(known, "past_key_values", type(past_key_values).__name__, "a zoo model has states of its own kinds", "zoo.hf.ZooCache()")
+        require(known, "past_key_values", type(past_key_values).__name__, "a zoo model has states of its own types", "zoo.hf.ZooCache()")
 
     def _hidden(self, piece: Piece, cache: ZooCache | None, streams: bool) -> tuple[Tensor, Any, tuple[Tensor, ...] | None]:
         options = {"documents": piece.documents, "padding": piece.padding, "embeddings": piece.embeddings}
@@ -107,8 +107,8 @@ class ZooForCausalLM(PreTrainedModel, GenerationMixin):
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
-        """The embedding, and the head if it has weights of its own, with so many rows; new ones are drawn around the old ones' mean."""
-        require(mean_resizing, "mean_resizing", False, "new rows are drawn around the mean of the old ones", "leave it out")
+        """The embedding, and the head if it has weights of its own, with so many rows; new ones are random, around the old ones' mean."""
+        require(mean_resizing, "mean_resizing", False, "new rows are random, around the mean of the old ones", "leave it out")
         embedding: nn.Embedding = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of)
         self.model.config = replace(self.model.config, vocab_size=embedding.num_embeddings)
         self.config.model = {**(self.config.model or {}), "vocab_size": embedding.num_embeddings}
@@ -122,19 +122,19 @@ class ZooForCausalLM(PreTrainedModel, GenerationMixin):
         batch_size: int,
         max_cache_length: int,
     ) -> bool:
-        """generate's cache: ours, from the first piece on (prefill_chunk_size needs it), and no other. Whether there is one."""
-        kind = generation_config.cache_implementation
+        """Give generate a ZooCache from the first piece on (prefill_chunk_size needs it). Returns whether there is a cache."""
+        name = generation_config.cache_implementation
         rule = "a zoo model's state is its own cache, whose tensors grow only where a block keeps tokens"
-        require(kind in (None, "dynamic"), "cache_implementation", kind, rule, "leave it out")
+        require(name in (None, "dynamic"), "cache_implementation", name, rule, "leave it out")
         if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
             model_kwargs["past_key_values"] = ZooCache()
         return model_kwargs.get("past_key_values") is not None
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: blocks draw their weights when they are built."""
+        """Nothing: blocks initialise their weights when they are built."""
 
     def _adjust_missing_and_unexpected_keys(self, loading_info: LoadStateDictInfo) -> None:
-        """Called after loading: transformers would only warn of weights that it did not find, and leave them undrawn."""
+        """Called after loading: transformers would only warn of missing weights, and leave them uninitialised."""
         super()._adjust_missing_and_unexpected_keys(loading_info)
         wrong = {
             "lacks": loading_info.missing_keys,

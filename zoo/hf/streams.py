@@ -1,4 +1,4 @@
-"""output_hidden_states: what stands in the residual stream before and behind every sub-layer."""
+"""output_hidden_states: the residual stream before and behind every sub-layer."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def with_streams(
         for hook in hooks:
             hook.remove()
     order = leading(padding)
-    found = streams[:-1] if order is None else [restore(x, order) for x in streams[:-1]]
-    return hidden, state, (*found, hidden)
+    earlier = streams[:-1] if order is None else [restore(x, order) for x in streams[:-1]]
+    return hidden, state, (*earlier, hidden)

@@ -1,4 +1,4 @@
-"""Tokens drawn one by one from a model, its state carried: any batch, any model, a pure function of the seed."""
+"""Sampling: tokens drawn one by one from any model, for any batch; the same seed draws the same tokens."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def generate(
     require(temperature >= 0, "temperature", temperature, "must be at least 0", "0 takes the likeliest token")
     require(top_k is None or top_k >= 1, "top_k", top_k, "must be at least 1, or null for all tokens")
     require(top_p is None or 0 < top_p <= 1, "top_p", top_p, "must lie in (0, 1], or null for all tokens")
-    return _drawn(model, tokens, steps, temperature, top_k, top_p, torch.Generator().manual_seed(seed))
+    return _sample(model, tokens, steps, temperature, top_k, top_p, torch.Generator().manual_seed(seed))
 
 
-def _drawn(
+def _sample(
     model: Model, tokens: Tensor, steps: int, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator
 ) -> Iterator[Tensor]:
     state, piece, training = None, tokens, model.training
@@ -46,8 +46,8 @@ def _drawn(
             if temperature == 0:
                 chosen = logits.argmax(-1)
             else:
-                drawn = torch.multinomial(probabilities(logits, temperature, top_k, top_p).cpu(), 1, generator=generator)
-                chosen = drawn[:, 0].to(tokens.device)
+                samples = torch.multinomial(probabilities(logits, temperature, top_k, top_p).cpu(), 1, generator=generator)
+                chosen = samples[:, 0].to(tokens.device)
             yield chosen
             piece = chosen[:, None]
     finally:

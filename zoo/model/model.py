@@ -1,4 +1,4 @@
-"""Pattern -> model: embedding, inserted tokens, positions, the stack, the head. Tokens in, logits and a state out.
+"""The language model: embedding, inserted tokens, positions, the stack of sub-layers, the head. Tokens in, logits and a state out.
 
     logits, state = model(tokens, state)
 
@@ -22,7 +22,8 @@ from zoo.config.model import ModelConfig
 from zoo.ledger.ledger import Ledger, ledger
 from zoo.model.padding import leading, restore
 from zoo.model.segment_memory import Segments, SegmentState
-from zoo.model.stack import LayerStates, Stack, make_norm
+from zoo.model.stack import LayerStates, Stack
+from zoo.model.sublayer import make_norm
 
 IGNORE = -100  # a label that is not scored
 
@@ -81,7 +82,7 @@ class Model(nn.Module):
         """The normed (and scaled, logit_scale) hidden states (b, t, d) that the head reads, and the state after the piece.
 
         embeddings: (b, t, d), read in place of the tokens' own; blocks that need ids (Config.needs_tokens) still read the tokens.
-        routed: grows by what the mixtures of experts have to say, in the order in which they are met.
+        routed: each mixture of experts appends its load and auxiliary loss, in the order of the stack.
         """
         if tokens.ndim != 2 or tokens.shape[1] == 0:
             raise ConfigError("tokens", list(tokens.shape), "must be (batch, length) with a length of at least 1")
@@ -123,7 +124,7 @@ class Model(nn.Module):
         return x if self.config.embedding_scale == 1 else x * self.config.embedding_scale
 
     def _stacked(self, x: Tensor, states: LayerStates | None, ctx: Context, routed: list[Routed] | None) -> tuple[Tensor, LayerStates]:
-        """The stack with what comes right before it."""
+        """The stack, with learned positions and the embedding norm before it."""
         if self.positions is not None:
             longest = int(ctx.positions.max()) + 1
             if longest > self.positions.num_embeddings:
@@ -133,7 +134,7 @@ class Model(nn.Module):
             x = self.embedding_norm(x)
         if routed is None:
             return self.stack(x, states, ctx)
-        own: list[Routed] = []  # a compiled stack is one for lists that begin empty
+        own: list[Routed] = []  # an empty list, so that a compiled stack is not compiled again
         x, states = self.stack(x, states, replace(ctx, routed=own))
         routed += own
         return x, states
@@ -169,7 +170,7 @@ class Model(nn.Module):
         """The mean cross-entropy (nats) over labelled positions, and the state after the piece.
 
         labels: (b, t), what each position must predict, -100 = not scored; None = the next token of the same document.
-        Only labelled rows meet the head, in chunks. routed: see hidden; the auxiliary losses there are no part of this one.
+        Only labelled rows meet the head, in chunks. routed: see hidden; their auxiliary losses are not added to this one.
         """
         labels = next_tokens(tokens, documents, padding) if labels is None else labels
         hidden, state = self.hidden(tokens, state, documents=documents, padding=padding, routed=routed)
@@ -209,14 +210,14 @@ def next_tokens(tokens: Tensor, documents: Tensor | None = None, padding: Tensor
 
 
 def build(config: ModelConfig, seed: int = 0) -> Model:
-    """The model with weights drawn from `seed`; the global random state is left as it was."""
+    """The model with the initial weights of `seed`; the global random state is left as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Model(config)
 
 
 def _counts(config: ModelConfig) -> dict[int, int]:
-    """How many different embeddings each inserted kind has."""
+    """How many different embeddings each kind of inserted token has."""
     plan = config.tokens
     counts = {PREFIX: plan.prefix.count if plan.prefix else 0, META: int(plan.meta is not None), LANDMARK: int(plan.landmark is not None)}
     return {kind: count for kind, count in counts.items() if count}

@@ -1,4 +1,4 @@
-"""Padding anywhere in a row becomes padding at its left, which is what blocks count on, and back."""
+"""Moves padding from anywhere in a sequence to its start, where blocks expect it, and the outputs back."""
 
 import torch
 from torch import Tensor

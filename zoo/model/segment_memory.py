@@ -19,7 +19,7 @@ Run = Callable[[Tensor, Any], tuple[Tensor, Any]]  # (x (b, t, d), inner state) 
 
 
 class Group(NamedTuple):
-    """Rows that stand at the same place of their segment."""
+    """Sequences of the batch that are at the same place of their segment."""
 
     memory: Tensor  # (rows, count, d): what this segment was opened with
     filled: int  # text tokens of the open segment read so far
@@ -28,7 +28,7 @@ class Group(NamedTuple):
 
 
 class SegmentState(NamedTuple):
-    """One group while all rows march together; one a row once documents or padding have set them apart."""
+    """One group while all sequences are at the same place; one a sequence once documents or padding have set them apart."""
 
     groups: tuple[Group, ...]
 
@@ -47,7 +47,7 @@ class Segments(nn.Module):
         """x (b, t, d) embeddings -> hidden states (b, t, d) and the state. documents, padding (leading) as in the model."""
         groups = (self._open(x.shape[0], x),) if state is None else state.groups
         if documents is None and padding is None and len(groups) == 1:
-            hidden, group = self._march(x, groups[0], inner)
+            hidden, group = self._advance(x, groups[0], inner)
             return hidden, SegmentState((group,))
         rows = _split(groups)
         out = torch.zeros_like(x)
@@ -61,19 +61,19 @@ class Segments(nn.Module):
         return Group(self.memory.to(x.dtype).repeat(rows, 1, 1), 0, None, None)
 
     def _row(self, x: Tensor, group: Group, inner: Run, documents: Tensor | None) -> tuple[Tensor, Group]:
-        """One row without padding, document by document."""
+        """One sequence without padding, document by document."""
         if documents is None or x.shape[1] == 0:
-            return self._march(x, group, inner)
+            return self._advance(x, group, inner)
         ids, lengths = torch.unique_consecutive(documents, return_counts=True)
         parts = []
         for label, piece in zip(ids.tolist(), x.split(lengths.tolist(), 1), strict=True):
             if group.label is not None and label != group.label:
                 group = self._open(1, x)
-            hidden, group = self._march(piece, group._replace(label=label), inner)
+            hidden, group = self._advance(piece, group._replace(label=label), inner)
             parts.append(hidden)
         return torch.cat(parts, 1), group
 
-    def _march(self, x: Tensor, group: Group, inner: Run) -> tuple[Tensor, Group]:
+    def _advance(self, x: Tensor, group: Group, inner: Run) -> tuple[Tensor, Group]:
         parts = []
         while x.shape[1] > 0:
             memory, filled, label, state = group
@@ -90,7 +90,7 @@ class Segments(nn.Module):
 
 
 def _split(groups: tuple[Group, ...]) -> list[Group]:
-    """One group a row."""
+    """One group a sequence."""
     rows = []
     for group in groups:
         for i in range(group.memory.shape[0]):

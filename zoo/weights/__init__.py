@@ -1,1 +1,1 @@
-"""Weights in and out of .safetensors, and from one model into another."""
+"""Weights read from and written to .safetensors files, and taken over from one model into another."""

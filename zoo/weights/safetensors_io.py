@@ -1,4 +1,4 @@
-"""Weights in and out of .safetensors. Nothing is unpickled, and nothing is held twice."""
+"""Weights read from and written to .safetensors files. Nothing is unpickled, and no tensor is held in memory twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHECKPOINTS = ("checkpoint", "checkpoint.next")  # the second holds the newer on
 
 
 class Tensors(Mapping[str, Tensor]):
-    """The tensors of .safetensors files by name, each read when it is asked for and then the caller's own."""
+    """The tensors of .safetensors files by name, each read from the file when it is asked for."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         """Raises ConfigError if one is damaged."""
@@ -33,8 +33,8 @@ class Tensors(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         with _opened(self.files[name]) as file:
-            found: Tensor = file.get_tensor(name)
-            return found.clone()  # what was there is a map of the file, which would stay open and change with it
+            mapped: Tensor = file.get_tensor(name)  # of the file, which would stay open
+            return mapped.clone()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.files)
@@ -53,7 +53,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def find_weights(path: Path) -> Path:
-    """The .safetensors file that a path means. Raises ConfigError."""
+    """The .safetensors file of a run folder, a checkpoint folder or a file's own path. Raises ConfigError."""
     if path.is_file():
         if path.suffix != ".safetensors":
             raise ConfigError(str(path), None, "is not a .safetensors file", "a run folder, a checkpoint folder, or a .safetensors file")
@@ -75,7 +75,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def weights_of(model: Model) -> dict[str, Tensor]:
-    """The parameters and buffers by name, each once, however many modules share it."""
+    """The parameters and buffers by name; one that several modules share stands once."""
     return {name: tensor.detach() for name, tensor in _held(model).items()}
 
 
@@ -94,7 +94,7 @@ def put_weights(model: Model, tensors: Mapping[str, Tensor], place: str) -> None
 
 
 def skeleton(config: ModelConfig) -> Model:
-    """The model with no weights to speak of: nothing drawn, nothing allocated (device meta).
+    """The model without values for its weights, on device meta: nothing is initialised or allocated.
 
     A plugin's block may compute what no checkpoint holds, or do what the meta device can't: with plugins the model is built in full.
     """
@@ -103,14 +103,14 @@ def skeleton(config: ModelConfig) -> Model:
 
 
 def assemble(config: ModelConfig, tensors: dict[str, Tensor], place: str, dtype: torch.dtype | None = torch.float32) -> Model:
-    """The model of these tensors, which become its own and are taken out of the dict; on the CPU, in eval mode.
+    """The model with these tensors as its weights, which are taken out of the dict; on the CPU, in eval mode.
 
     dtype: of all its weights; None: each as it is. Raises ConfigError as put_weights does.
     """
     model = skeleton(config)
     own = _held(model)
     check_weights(own, tensors, place)
-    placed = {id(old): _of_its_kind(old, owned(tensors.pop(name), dtype)) for name, old in own.items()}
+    placed = {id(old): _as_parameter(old, owned(tensors.pop(name), dtype)) for name, old in own.items()}
     for module in model.modules():
         here = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for key, old in here:
@@ -120,22 +120,22 @@ def assemble(config: ModelConfig, tensors: dict[str, Tensor], place: str, dtype:
 
 
 def check_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], place: str) -> None:
-    """Raise ConfigError (place) unless tensors have the names, shapes and kind of number of `own`, a model's."""
+    """Raise ConfigError (place) unless tensors have the names, shapes and type of number (floating-point or not) of `own`, a model's."""
     missing, unknown = [n for n in own if n not in tensors], [n for n in tensors if n not in own]
     if missing:
         raise ConfigError(place, None, f"lacks {listed(missing)}", f"it has besides: {listed(unknown)}" if unknown else "")
     if unknown:
         raise ConfigError(place, None, f"holds what the model has not: {listed(unknown)}")
     for name, tensor in own.items():
-        found = tensors[name]
-        if tensor.shape != found.shape:
-            raise ConfigError(place, None, f"{name} is {list(found.shape)}, the model's is {list(tensor.shape)}")
-        if tensor.is_floating_point() and not found.is_floating_point():
-            raise ConfigError(place, None, f"{name} is {str(found.dtype).removeprefix('torch.')}: quantized weights are not read")
+        given = tensors[name]
+        if tensor.shape != given.shape:
+            raise ConfigError(place, None, f"{name} is {list(given.shape)}, the model's is {list(tensor.shape)}")
+        if tensor.is_floating_point() and not given.is_floating_point():
+            raise ConfigError(place, None, f"{name} is {str(given.dtype).removeprefix('torch.')}: quantized weights are not read")
 
 
 def owned(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Contiguous, alone in its memory, and in this dtype (None: as it is) where it holds no whole numbers."""
+    """The tensor, contiguous and alone in its memory; floating-point numbers in this dtype (None: as they are)."""
     tensor = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
     tensor = tensor.contiguous()
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
@@ -147,20 +147,20 @@ def listed(names: Sequence[str], most: int = 3) -> str:
 
 
 def _held(model: Model) -> dict[str, Tensor]:
-    """weights_of, the module's own tensors."""
+    """The tensors of weights_of, not detached."""
     shared = {id(t) for t in (*model.parameters(), *model.buffers())}
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) in shared:
             shared.discard(id(tensor))
-            found[name] = tensor
-    return found
+            tensors[name] = tensor
+    return tensors
 
 
-def _of_its_kind(old: Tensor, new: Tensor) -> Tensor:
-    """A parameter for a parameter, with what the blocks noted on it (no_decay)."""
+def _as_parameter(old: Tensor, new: Tensor) -> Tensor:
+    """`new`, as a parameter if `old` is one, with the attributes that blocks set on it (no_decay)."""
     if not isinstance(old, nn.Parameter):
         return new
-    made = nn.Parameter(new, requires_grad=old.requires_grad)
-    vars(made).update(vars(old))
-    return made
+    parameter = nn.Parameter(new, requires_grad=old.requires_grad)
+    vars(parameter).update(vars(old))
+    return parameter

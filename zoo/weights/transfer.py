@@ -1,4 +1,4 @@
-"""Weights of one model as the start of another that shares some of its blocks: what was exchanged is new, all else is taken over.
+"""Initial weights of a model taken from another one that shares some of its blocks: exchanged blocks are new, all else is taken over.
 
 Tensors go by name, and a block's names begin with its place and its name in the pattern (00_A, 01_F): exchange sub-layer 2 of A F A F
 for G, and 02_G is new, 02_A is left behind, 00_A, 01_F and 03_F are taken over.
@@ -22,7 +22,7 @@ BLOCKS = "stack.blocks."
 
 
 class Transfer(NamedTuple):
-    """What becomes of the weights."""
+    """Which weights of a model are taken over, which are new, and which of the other model are not used."""
 
     taken: tuple[str, ...]  # names of tensors
     fresh: tuple[str, ...]  # blocks with new weights, by their keys in the stack
@@ -42,9 +42,9 @@ def plan_transfer(config: ModelConfig, tensors: Mapping[str, Tensor], place: str
         require(name in config.blocks, "fresh", name, "is no block of the model", f"Blocks: {', '.join(config.blocks)}")
     with torch.device("meta"):
         own = weights_of(Model(config))
-    theirs, ours = _blocks(tensors), _blocks(own)
-    new = {key for key in ours if key not in theirs} if fresh is None else _keys(config, fresh)
-    left = theirs - ours
+    given, wanted_blocks = _blocks(tensors), _blocks(own)
+    new = {key for key in wanted_blocks if key not in given} if fresh is None else _keys(config, fresh)
+    left = given - wanted_blocks
     wanted = [name for name in own if _block(name) not in new]
     offered = [name for name in tensors if _block(name) not in new | left]
     shapes = [n for n in wanted if n in tensors and tensors[n].shape != own[n].shape]
@@ -54,14 +54,14 @@ def plan_transfer(config: ModelConfig, tensors: Mapping[str, Tensor], place: str
         ("holds what the model has no place for:", [name for name in offered if name not in own]),
         ("differs in", [f"{n} ({list(tensors[n].shape)}, the model's is {list(own[n].shape)})" for n in shapes]),
     )
-    return Transfer(tuple(wanted), tuple(sorted(new)), tuple(sorted(left | (new & theirs))))
+    return Transfer(tuple(wanted), tuple(sorted(new)), tuple(sorted(left | (new & given))))
 
 
-def transfer(model: Model, tensors: Mapping[str, Tensor], found: Transfer) -> None:
+def transfer(model: Model, tensors: Mapping[str, Tensor], plan: Transfer) -> None:
     """Copy what is taken over into the model."""
     own = weights_of(model)
     with torch.no_grad():
-        for name in found.taken:
+        for name in plan.taken:
             own[name].copy_(tensors[name])
 
 
@@ -70,7 +70,7 @@ def _blocks(tensors: Mapping[str, Tensor]) -> set[str]:
 
 
 def _block(name: str) -> str | None:
-    """The block of the stack that a tensor belongs to; None: to none."""
+    """The key of the block that a tensor belongs to, None if it belongs to no block."""
     return name.removeprefix(BLOCKS).split(".")[0] if name.startswith(BLOCKS) else None
 
 

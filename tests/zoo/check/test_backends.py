@@ -1,4 +1,4 @@
-"""`zoo check --backend`: every back end of a block beside the reference; one that is wrong is found, one that can't serve says why."""
+"""`zoo check --backend`: every back end of a block beside the reference; an error in one is caught, and one that can't serve says why."""
 
 import pytest
 import torch
@@ -11,15 +11,15 @@ from zoo.check.backends import check_backends
 from zoo.check.contract import ContractError
 
 
-@pytest.mark.parametrize("kind", block_types())
-def test_the_chunked_rooms_of_every_block(kind: str) -> None:
-    (result,) = check_backends(config_class(kind)(), 32, ("chunked",))
-    served_nothing = kind in ("swiglu", "mlp", "rwkv_channel_mix")
+@pytest.mark.parametrize("block_type", block_types())
+def test_the_chunked_back_ends_of_every_block(block_type: str) -> None:
+    (result,) = check_backends(config_class(block_type)(), 32, ("chunked",))
+    served_nothing = block_type in ("swiglu", "mlp", "rwkv_channel_mix")
     assert bool(result.operations) != served_nothing
     assert result.worst < 1e-5
 
 
-def test_a_guest_without_its_machine_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_library_back_end_without_its_machine_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "mamba2", "--backend", "all"]) == 0
     out = capsys.readouterr().out
     assert "holds  chunked" in out
@@ -27,11 +27,11 @@ def test_a_guest_without_its_machine_says_so(capsys: pytest.CaptureFixture[str])
     assert "can't serve this call" in out
 
 
-def test_a_wrong_room_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    room = kernels.decay.ROOMS["chunked"]
+def test_a_wrong_back_end_is_caught(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    chunked = kernels.decay.ROOMS["chunked"]
 
     def wrong(q: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        o, state = room(q, *args, **kwargs)
+        o, state = chunked(q, *args, **kwargs)
         return torch.roll(o, 1, 1), state
 
     monkeypatch.setitem(kernels.decay.ROOMS, "chunked", wrong)

@@ -1,4 +1,4 @@
-"""`zoo check` fails where it must: sound blocks are spoilt in one way each, and the check that is there for it says so."""
+"""`zoo check` fails where it must: sound blocks are broken in one way each, and the check for it reports it."""
 
 import re
 import sys
@@ -198,9 +198,9 @@ def one_more(field: str) -> Callable[[Cost], Cost]:
 @pytest.mark.parametrize("field", [f.name for f in fields(Cost)])
 def test_a_cost_that_is_wrong_by_one_is_found(block: str, field: str) -> None:
     base, sizes = BLOCKS[block]
-    with pytest.raises(ContractError, match=rf"^the ledger's {field} at length \d+ is \d+, the real one \d+$") as found:
+    with pytest.raises(ContractError, match=rf"^the ledger's {field} at length \d+ is \d+, the real one \d+$") as raised:
         only("ledger = reality", wrong(base, cost=one_more(field), **sizes))
-    said, real = map(int, re.findall(r"is (\d+), the real one (\d+)", str(found.value))[0])
+    said, real = map(int, re.findall(r"is (\d+), the real one (\d+)", str(raised.value))[0])
     assert said == real + 1
 
 

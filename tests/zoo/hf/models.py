@@ -31,12 +31,12 @@ SIZES: dict[str, dict[str, Any]] = {"mamba2": {"d_state": 4, "head_dim": 8}, "co
 PLANS = {META: {"meta": {"every": 5}}, LANDMARK: {"landmark": {"every": 6}}}
 
 
-def of_block(kind: str) -> dict[str, Any]:
+def of_block(block_type: str) -> dict[str, Any]:
     """The mapping of a model that has this type of block, and attention behind it."""
     plans: dict[str, Any] = {}
-    for needed in config_class(kind).needs_kinds:
+    for needed in config_class(block_type).needs_kinds:
         plans |= PLANS[needed]
-    blocks = {"X": {"type": kind, **SIZES.get(kind, {})}, "A": A | {"rope": {}}}
+    blocks = {"X": {"type": block_type, **SIZES.get(block_type, {})}, "A": A | {"rope": {}}}
     return BASE | {"d_model": 32, "blocks": blocks, "pattern": "X A", "tokens": plans}
 
 

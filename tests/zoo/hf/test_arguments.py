@@ -1,4 +1,4 @@
-"""What trainers and tools hand to a model of transformers: each argument does what it says, or is refused in one sentence."""
+"""Arguments of transformers' models that trainers and tools use: each has its documented effect, or is refused in one sentence."""
 
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,13 @@ def shifted(labels: Tensor) -> Tensor:
 
 def test_the_loss_is_that_of_the_model_and_every_parameter_learns(tmp_path: Path) -> None:
     model, ids = sharp("hybrid"), text(2, 9)
-    theirs, labels = loaded(model, tmp_path), ids.clone()
+    hf, labels = loaded(model, tmp_path), ids.clone()
     labels[0, 3] = -100
-    found = theirs(ids, labels=labels)
-    torch.testing.assert_close(found.loss, model.loss(ids, shifted(labels))[0])
-    torch.testing.assert_close(theirs(ids, labels=labels, num_items_in_batch=30).loss, found.loss * 15 / 30)
-    found.loss.backward()
-    assert all(p.grad is not None for p in theirs.parameters())
+    output = hf(ids, labels=labels)
+    torch.testing.assert_close(output.loss, model.loss(ids, shifted(labels))[0])
+    torch.testing.assert_close(hf(ids, labels=labels, num_items_in_batch=30).loss, output.loss * 15 / 30)
+    output.loss.backward()
+    assert all(p.grad is not None for p in hf.parameters())
 
 
 def test_what_comes_back() -> None:
@@ -65,8 +65,8 @@ def test_packed_positions_keep_the_texts_apart(name: str) -> None:
     """As DataCollatorWithFlattening packs them: one row, positions that begin again at 0."""
     model, texts = shared(name), [text(1, n) for n in (5, 1, 7)]
     positions = torch.cat([torch.arange(t.shape[1]) for t in texts])[None]
-    found = model(torch.cat(texts, 1), position_ids=positions).logits
-    torch.testing.assert_close(found, torch.cat([model(t).logits for t in texts], 1), rtol=1e-5, atol=1e-5)
+    logits = model(torch.cat(texts, 1), position_ids=positions).logits
+    torch.testing.assert_close(logits, torch.cat([model(t).logits for t in texts], 1), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -74,9 +74,9 @@ def test_embeddings_in_place_of_ids(name: str) -> None:
     model = shared(name)
     ids, mask = padded([text(1, 6), text(1, 3)], "right")
     embeddings = model.get_input_embeddings()(ids).detach().requires_grad_()
-    found = model(inputs_embeds=embeddings, attention_mask=mask, labels=ids).loss
-    assert torch.equal(found, model(ids, attention_mask=mask, labels=ids).loss)
-    found.backward()
+    loss = model(inputs_embeds=embeddings, attention_mask=mask, labels=ids).loss
+    assert torch.equal(loss, model(ids, attention_mask=mask, labels=ids).loss)
+    loss.backward()
     assert embeddings.grad is not None
     assert bool(embeddings.grad.any())
 
@@ -139,7 +139,7 @@ def test_trainer_takes_the_steps_that_one_takes_by_hand(tmp_path: Path) -> None:
     from transformers import Trainer, TrainingArguments
 
     values = of_block("mamba2")
-    ours, theirs = zoo.build(values, seed=1), loaded(zoo.build(values, seed=1), tmp_path / "a")
+    plain, hf = zoo.build(values, seed=1), loaded(zoo.build(values, seed=1), tmp_path / "a")
     ids = text(4, 8)
     labels = ids.clone()
     labels[0, :5], labels[3, 2:4] = -100, -100
@@ -159,15 +159,15 @@ def test_trainer_takes_the_steps_that_one_takes_by_hand(tmp_path: Path) -> None:
         use_cpu=True,
         disable_tqdm=True,
     )
-    trained = Trainer(model=theirs, args=arguments, train_dataset=dataset)
+    trained = Trainer(model=hf, args=arguments, train_dataset=dataset)
     assert trained.train().global_step == 3
-    optimiser = torch.optim.SGD(ours.parameters(), lr=0.1)
+    optimiser = torch.optim.SGD(plain.parameters(), lr=0.1)
     for _ in range(3):
         optimiser.zero_grad()
-        ours.loss(ids, shifted(labels))[0].backward()
+        plain.loss(ids, shifted(labels))[0].backward()
         optimiser.step()
-    for name, parameter in ours.named_parameters():
-        torch.testing.assert_close(theirs.model.get_parameter(name), parameter, rtol=1e-5, atol=1e-6)
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(hf.model.get_parameter(name), parameter, rtol=1e-5, atol=1e-6)
     trained.save_model(str(tmp_path / "b"))
-    assert torch.equal(import_folder(tmp_path / "b")(ids)[0], theirs.eval()(ids).logits)
+    assert torch.equal(import_folder(tmp_path / "b")(ids)[0], hf.eval()(ids).logits)
     assert trained.evaluate(dataset)["eval_loss"] > 0

@@ -1,4 +1,4 @@
-"""transformers' generate on zoo models: the same text whatever carries the state, for every block and every way to generate."""
+"""transformers' generate on zoo models: the same text with any cache, for every block and every way to generate."""
 
 from copy import deepcopy
 from typing import Any
@@ -82,29 +82,29 @@ def test_the_cache_that_generate_returns_goes_on(name: str) -> None:
 
 def test_generating_from_embeddings() -> None:
     model, ids = shared("hybrid"), text(2, 9)
-    found = model.generate(inputs_embeds=model.get_input_embeddings()(ids), max_new_tokens=STEPS, do_sample=False)
-    assert torch.equal(found, generated(model, ids))
+    output = model.generate(inputs_embeds=model.get_input_embeddings()(ids), max_new_tokens=STEPS, do_sample=False)
+    assert torch.equal(output, generated(model, ids))
 
 
 def test_the_end_of_a_text_ends_its_row_alone() -> None:
     model, ids = shared("hybrid"), text(4, 9)
     free = generated(model, ids)
     end = int(free[0, 1])
-    found = generated(model, ids, attention_mask=torch.ones_like(ids), eos_token_id=end, pad_token_id=3)
-    for row, whole in zip(found.tolist(), free.tolist(), strict=True):
+    output = generated(model, ids, attention_mask=torch.ones_like(ids), eos_token_id=end, pad_token_id=3)
+    for row, whole in zip(output.tolist(), free.tolist(), strict=True):
         kept = whole.index(end) + 1 if end in whole else STEPS
         assert row[:kept] == whole[:kept]
         assert set(row[kept:]) <= {3}
-    assert found[0, 2:].tolist() == [3] * (found.shape[1] - 2)
+    assert output[0, 2:].tolist() == [3] * (output.shape[1] - 2)
 
 
 def test_what_a_state_can_not_do_is_refused() -> None:
     model, ids = shared("hybrid"), text(1, 5)
     with pytest.raises(ValueError, match="stateful"):
         model.generate(ids, max_new_tokens=2, prompt_lookup_num_tokens=2)
-    for kind in ("static", "offloaded", "quantized"):
+    for name in ("static", "offloaded", "quantized"):
         with pytest.raises(ConfigError, match="cache_implementation"):
-            model.generate(ids, max_new_tokens=2, cache_implementation=kind)
+            model.generate(ids, max_new_tokens=2, cache_implementation=name)
     from transformers import DynamicCache
 
     with pytest.raises(ConfigError, match="past_key_values"):

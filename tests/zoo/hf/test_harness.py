@@ -1,4 +1,4 @@
-"""lm-evaluation-harness, offline, on tasks of our own: its numbers are those of the model itself, in Python and as a command."""
+"""lm-evaluation-harness, offline, on tasks made here: its numbers are those of the model itself, in Python and as a command."""
 
 import json
 import math
@@ -84,11 +84,11 @@ def write_tasks(folder: Path, made: zoo.Model) -> None:
         (folder / f"{name}.yaml").write_text(f"task: zoo_{name}\n{data}{text}")
 
 
-def check(found: dict[str, Any], made: zoo.Model) -> None:
+def check(results: dict[str, Any], made: zoo.Model) -> None:
     """The results of the three tasks."""
-    assert found["zoo_choice"]["acc,none"] == 0.75
-    assert found["zoo_rolling"]["bits_per_byte,none"] == pytest.approx(bits(made), rel=1e-5)
-    assert found["zoo_writing"]["exact_match,none"] == 1.0
+    assert results["zoo_choice"]["acc,none"] == 0.75
+    assert results["zoo_rolling"]["bits_per_byte,none"] == pytest.approx(bits(made), rel=1e-5)
+    assert results["zoo_writing"]["exact_match,none"] == 1.0
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -104,13 +104,13 @@ def test_every_request_is_answered_as_the_model_does(family: str, batch_size: in
     harness = HFLM(pretrained=str(tmp_path / "model"), device="cpu", batch_size=batch_size)
     assert isinstance(harness.model, zoo.hf.ZooForCausalLM) == (family == "zoo")
 
-    def asked(kind: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
-        requests: Any = [Instance(request_type=kind, doc={}, arguments=a, idx=i) for i, a in enumerate(arguments)]  # type: ignore[arg-type]
-        return getattr(harness, kind)(requests, disable_tqdm=True)
+    def asked(request: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
+        requests: Any = [Instance(request_type=request, doc={}, arguments=a, idx=i) for i, a in enumerate(arguments)]  # type: ignore[arg-type]
+        return getattr(harness, request)(requests, disable_tqdm=True)
 
     pairs = [(t, choice) for t in TEXTS for choice in CHOICES]
-    found = [value for value, _ in asked("loglikelihood", pairs)]
-    assert found == pytest.approx([log_likelihood(made, *pair) for pair in pairs], rel=1e-5)
+    values = [value for value, _ in asked("loglikelihood", pairs)]
+    assert values == pytest.approx([log_likelihood(made, *pair) for pair in pairs], rel=1e-5)
     assert asked("loglikelihood_rolling", [(t,) for t in TEXTS]) == pytest.approx([log_likelihood(made, "", t) for t in TEXTS], rel=1e-5)
     ways = {"until": ["\n"], "max_gen_toks": 6, "do_sample": False}
     assert asked("generate_until", [(t, dict(ways)) for t in TEXTS]) == [written(made, t) for t in TEXTS]

@@ -23,16 +23,16 @@ from zoo.weights.safetensors_io import weights_of
 @pytest.mark.parametrize("name", [*MODELS, *block_types()])
 def test_the_same_logits_and_weights_after_every_round_trip(name: str, tmp_path: Path) -> None:
     model, ids = sharp(name), text(2, 7)
-    theirs = loaded(model, tmp_path / "a")
-    theirs.save_pretrained(tmp_path / "b", max_shard_size="4KB")
+    hf = loaded(model, tmp_path / "a")
+    hf.save_pretrained(tmp_path / "b", max_shard_size="4KB")
     assert len(list((tmp_path / "b").glob("*.safetensors"))) > 1
     back, again = import_folder(tmp_path / "b"), AutoModelForCausalLM.from_pretrained(tmp_path / "b")
-    for other in (theirs.model, back, again.model):
+    for other in (hf.model, back, again.model):
         assert model_mapping(other.config) == model_mapping(model.config)
-        ours, found = weights_of(model), weights_of(other)
-        assert ours.keys() == found.keys()
-        assert all(torch.equal(t, found[n]) for n, t in ours.items())
-    assert torch.equal(theirs(ids).logits, model(ids)[0])
+        expected, weights = weights_of(model), weights_of(other)
+        assert expected.keys() == weights.keys()
+        assert all(torch.equal(t, weights[n]) for n, t in expected.items())
+    assert torch.equal(hf(ids).logits, model(ids)[0])
 
 
 @pytest.mark.parametrize("name", [*MODELS, *block_types()])

@@ -41,10 +41,10 @@ def gradients(model: zoo.Model, tokens: Tensor, documents: Tensor | None) -> lis
     return [loss, *grads, *(call.load for call in routed)]
 
 
-def difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
+def difference(tensors: list[Tensor], expected: list[Tensor]) -> float:
     """The largest relative norm; gradients of nothing but rounding (1e-6 of the largest) don't count."""
-    floor = 1e-6 * max(float(x.detach().norm()) for x in theirs)
-    return max(float((a - b).detach().norm()) / max(float(b.detach().norm()), floor) for a, b in zip(ours, theirs, strict=True))
+    floor = 1e-6 * max(float(x.detach().norm()) for x in expected)
+    return max(float((a - b).detach().norm()) / max(float(b.detach().norm()), floor) for a, b in zip(tensors, expected, strict=True))
 
 
 def decoded(model: zoo.Model, tokens: Tensor) -> Tensor:

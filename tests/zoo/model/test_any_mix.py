@@ -21,11 +21,11 @@ PARTNERS = (4,)  # steps along the list of types, taken round
 
 def pairs() -> list[Any]:
     """All unordered pairs, those beyond the partners marked slow."""
-    types, found = block_types(), []
+    types, parameters = block_types(), []
     for i, j in combinations_with_replacement(range(len(types)), 2):
         near = j - i in PARTNERS or len(types) + i - j in PARTNERS
-        found.append(pytest.param(f"{types[i]} {types[j]}", marks=() if near else pytest.mark.slow))
-    return found
+        parameters.append(pytest.param(f"{types[i]} {types[j]}", marks=() if near else pytest.mark.slow))
+    return parameters
 
 
 def hybrid(pair: str) -> zoo.Model:

@@ -27,7 +27,7 @@ def model() -> zoo.Model:
     return made
 
 
-def drawn(**options: Any) -> torch.Tensor:
+def sampled(**options: Any) -> torch.Tensor:
     return torch.stack(list(generate(model(), PROMPT, **options)), 1)
 
 
@@ -35,25 +35,25 @@ def test_greedy_is_the_likeliest_of_the_whole_text_read_anew() -> None:
     reader, text = model().eval(), PROMPT
     for _ in range(6):
         text = torch.cat([text, reader(text)[0][:, -1].argmax(-1)[:, None]], 1)
-    assert torch.equal(drawn(steps=6, temperature=0), text[:, 5:])
-    assert torch.equal(drawn(steps=6, top_k=1), text[:, 5:])
-    assert torch.equal(drawn(steps=6, top_p=1e-9), text[:, 5:])
+    assert torch.equal(sampled(steps=6, temperature=0), text[:, 5:])
+    assert torch.equal(sampled(steps=6, top_k=1), text[:, 5:])
+    assert torch.equal(sampled(steps=6, top_p=1e-9), text[:, 5:])
 
 
 def test_draws_are_a_function_of_the_seed_alone() -> None:
     torch.manual_seed(1)
-    first = drawn(steps=8, seed=5)
+    first = sampled(steps=8, seed=5)
     torch.manual_seed(2)
-    assert torch.equal(first, drawn(steps=8, seed=5))
-    assert torch.equal(first[:, :3], drawn(steps=3, seed=5))
-    assert not torch.equal(first, drawn(steps=8, seed=6))
+    assert torch.equal(first, sampled(steps=8, seed=5))
+    assert torch.equal(first[:, :3], sampled(steps=3, seed=5))
+    assert not torch.equal(first, sampled(steps=8, seed=6))
 
 
 def test_draws_follow_the_probabilities() -> None:
     rows = 4000
-    found = next(generate(model(), PROMPT[:1].expand(rows, -1), steps=1, temperature=0.7, top_k=5, seed=0))
+    tokens = next(generate(model(), PROMPT[:1].expand(rows, -1), steps=1, temperature=0.7, top_k=5, seed=0))
     wanted = probabilities(model().eval()(PROMPT[:1])[0][:, -1], 0.7, 5)[0].detach()
-    counts = torch.bincount(found, minlength=12)
+    counts = torch.bincount(tokens, minlength=12)
     assert int(counts[wanted == 0].sum()) == 0
     kept = wanted > 0
     chi = ((counts - rows * wanted)[kept] ** 2 / (rows * wanted[kept])).sum()

@@ -115,14 +115,14 @@ def test_100_000_tokens_in_flat_memory(case: str) -> None:
     command = [sys.executable, "-m", __name__, case]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["late"] == found["ledger"]
+    sizes = json.loads(done.stdout)
+    assert sizes["late"] == sizes["ledger"]
     if not grows(case):
-        assert found["early"] == found["late"]
-        assert found["grown"] <= FLAT
+        assert sizes["early"] == sizes["late"]
+        assert sizes["grown"] <= FLAT
     else:
-        assert found["early"] < found["late"]
-        assert found["grown"] <= FLAT + COPIES * found["ledger"] + (TILES.get(case, 0) << 20)
+        assert sizes["early"] < sizes["late"]
+        assert sizes["grown"] <= FLAT + COPIES * sizes["ledger"] + (TILES.get(case, 0) << 20)
 
 
 if __name__ == "__main__":

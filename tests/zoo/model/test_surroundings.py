@@ -1,4 +1,4 @@
-"""What may stand around the blocks: norms, their places, factors, positions. Streaming, packing and the ledger hold for each."""
+"""Options of a model around its blocks: norms, their places, factors, positions. Streaming, packing and the ledger hold for each."""
 
 from typing import Any
 

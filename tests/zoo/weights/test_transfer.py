@@ -1,4 +1,4 @@
-"""What is exchanged is new, all else is taken over, and nothing goes missing in silence."""
+"""Transfer of weights: exchanged blocks are new, all else is taken over, and a missing or unused tensor is an error."""
 
 from typing import Any
 
@@ -16,27 +16,27 @@ NEW: dict[str, Any] = {**OLD, "blocks": {"A": A, "F": F, "M": M}, "pattern": "A 
 
 
 def test_one_layer_of_attention_becomes_mamba2() -> None:
-    old, new, drawn = zoo.build(OLD, seed=1), zoo.build(NEW, seed=2), zoo.build(NEW, seed=2)
-    found = plan_transfer(new.config, weights_of(old), "there")
-    assert (found.fresh, found.left) == (("02_M",), ("02_A",))
-    transfer(new, weights_of(old), found)
-    ours, theirs, random = weights_of(new), weights_of(old), weights_of(drawn)
-    for name, tensor in ours.items():
-        assert torch.equal(tensor, random[name] if ".02_M." in name else theirs[name]), name
-    assert set(found.taken) == {name for name in ours if ".02_M." not in name}
+    old, new, untouched = zoo.build(OLD, seed=1), zoo.build(NEW, seed=2), zoo.build(NEW, seed=2)
+    plan = plan_transfer(new.config, weights_of(old), "there")
+    assert (plan.fresh, plan.left) == (("02_M",), ("02_A",))
+    transfer(new, weights_of(old), plan)
+    weights, given, random = weights_of(new), weights_of(old), weights_of(untouched)
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, random[name] if ".02_M." in name else given[name]), name
+    assert set(plan.taken) == {name for name in weights if ".02_M." not in name}
 
 
 def test_the_same_model_takes_all() -> None:
     old = zoo.build(OLD, seed=1)
-    found = plan_transfer(old.config, weights_of(old), "there")
-    assert found == (tuple(weights_of(old)), (), ())
+    plan = plan_transfer(old.config, weights_of(old), "there")
+    assert plan == (tuple(weights_of(old)), (), ())
 
 
 def test_blocks_that_are_there_can_be_new_all_the_same() -> None:
     old = zoo.build(OLD, seed=1)
-    found = plan_transfer(old.config, weights_of(old), "there", ["F"])
-    assert (found.fresh, found.left) == (("01_F", "03_F"), ("01_F", "03_F"))
-    assert not any("_F." in name for name in found.taken)
+    plan = plan_transfer(old.config, weights_of(old), "there", ["F"])
+    assert (plan.fresh, plan.left) == (("01_F", "03_F"), ("01_F", "03_F"))
+    assert not any("_F." in name for name in plan.taken)
 
 
 @pytest.mark.parametrize(
