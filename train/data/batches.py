@@ -4,7 +4,7 @@ Batch i is a pure function of (seed, i, batch size): a run that goes on at step 
 
 window  a document with p proportional to its length, then length+1 tokens of it from a random place; documents shorter than
         that are never drawn (`coverage` is the share of the tokens that can be).
-packed  the documents, shuffled anew each epoch, joined, cut into pieces, and the pieces shuffled; a row holds parts of several
+packed  the documents, shuffled anew each epoch, joined, cut into pieces, and the pieces shuffled; a sequence holds parts of several
         documents, told apart by `documents`.
 stream  the same joined text, cut into as many lanes as the batch has rows; row r of batch i goes on where row r of batch i-1
         stopped, for truncated backpropagation through time: the trainer carries the state, `documents` says where to drop it.
@@ -26,11 +26,20 @@ MODES = ("window", "packed", "stream")
 
 
 class Batch(NamedTuple):
-    """What a training step reads. b rows, t time."""
+    """What a training step reads. b sequences, t time."""
 
     inputs: Tensor  # (b, t) int64
     labels: Tensor  # (b, t) int64: the next token; IGNORE where nothing is scored
-    documents: Tensor | None  # (b, t) int64 ids: a new document starts where the id changes; None = one document a row
+    documents: Tensor | None  # (b, t) int64 ids: a new document starts where the id changes; None = one document a sequence
+
+    def split(self, size: int) -> list[Batch]:
+        """Micro-batches of `size` sequences."""
+        documents = [None] * (len(self.inputs) // size) if self.documents is None else self.documents.split(size)
+        return [Batch(*part) for part in zip(self.inputs.split(size), self.labels.split(size), documents, strict=True)]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(*(None if x is None else x.to(device) for x in self))  # type: ignore[arg-type]
 
 
 class Windows(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the trainer draws batches from: `open_source(data, seed) -> Source`."""
+"""Training and held-out batches of any `data:`, by `open_source(data, seed) -> Source`."""
 
 from __future__ import annotations
 
@@ -34,14 +34,8 @@ class Source(Protocol):
     def batch(self, step: int, batch_size: int) -> Batch:
         """Training batch `step`: a pure function of (seed, step, batch_size)."""
 
-    def tokens_per_batch(self, batch_size: int) -> float:
-        """Tokens that a training batch holds, the mean over `lengths`."""
-
     def held_out(self, count: int, split: str = "validation") -> dict[str, Batch]:
         """`count` rows that training never sees, the same for every seed, a condition: split is validation or test."""
-
-    def with_seed(self, seed: int) -> Source:
-        """The same data drawn in another order, nothing read again."""
 
 
 class TextSource:
@@ -63,9 +57,6 @@ class TextSource:
     def batch(self, step: int, batch_size: int) -> Batch:
         return self.stream.batch(step, batch_size)
 
-    def tokens_per_batch(self, batch_size: int) -> float:
-        return float(batch_size * self.length)
-
     def held_out(self, count: int, split: str = "validation") -> dict[str, Batch]:
         """Fixed windows inside documents; packed rows where training packs."""
         one_of("split", split, SPLITS[1:])
@@ -77,9 +68,6 @@ class TextSource:
             return {"text": TextStream(part, self.length, 0, "packed").batch(0, count)}
         except ConfigError as error:
             raise ConfigError(error.place, error.value, f"{split}: {error.rule}", error.alternatives) from None
-
-    def with_seed(self, seed: int) -> TextSource:
-        return TextSource(self.corpus, self.reading, seed)
 
 
 class TaskSource:
@@ -106,18 +94,12 @@ class TaskSource:
         drawn = self._draws[step % len(self._draws)](self.seed, step * batch_size, batch_size)
         return Batch(drawn.inputs, drawn.labels, None)
 
-    def tokens_per_batch(self, batch_size: int) -> float:
-        return batch_size * sum(self.lengths) / len(self.lengths)
-
     def held_out(self, count: int, split: str = "validation") -> dict[str, Batch]:
         """One entry a condition of `test`, named by what differs among them, such as `length=128 pairs=8`."""
         one_of("split", split, SPLITS[1:])
         start = HELD_OUT * SPLITS.index(split)
         drawn = {name: draw(0, start, count) for name, draw in self._held_out(split).items()}
         return {name: Batch(one.inputs, one.labels, None) for name, one in drawn.items()}
-
-    def with_seed(self, seed: int) -> TaskSource:
-        return TaskSource(self.data, seed, self.corpus)
 
     def _held_out(self, split: str) -> dict[str, Draw]:
         return {name: self._drawing(config, split) for name, config in _named(self.data.test).items()}

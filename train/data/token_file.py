@@ -72,7 +72,7 @@ def _open(path: str, file: Path, dtype: str) -> np.ndarray:
 
 def _scan(path: str, file: Path, tokens: np.ndarray, vocab_size: int, separator: int | None, digest: hashlib._Hash) -> np.ndarray | None:
     """Check every id and feed the digest; where the separators stand."""
-    found = []
+    separators = []
     for start in range(0, len(tokens), PIECE):
         piece = np.ascontiguousarray(tokens[start : start + PIECE])
         digest.update(piece.data)
@@ -82,8 +82,8 @@ def _scan(path: str, file: Path, tokens: np.ndarray, vocab_size: int, separator:
             rule = f"{file.name} holds id {piece[at]} at token {start + at}, beyond vocab_size {vocab_size}"
             raise ConfigError("path", path, rule, "a larger vocab_size, or another dtype")
         if separator is not None:
-            found.append(start + np.flatnonzero(piece == separator))
-    return None if separator is None else np.concatenate(found)
+            separators.append(start + np.flatnonzero(piece == separator))
+    return None if separator is None else np.concatenate(separators)
 
 
 def _spans(tokens: np.ndarray, separators: np.ndarray | None) -> Spans:

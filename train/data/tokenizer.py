@@ -38,10 +38,10 @@ def separator_ids(coder: Any, separator: str | None) -> list[int]:
     """The one id that begins a document, none where separator is None. Raises ConfigError."""
     if separator is None:
         return []
-    found = coder.token_to_id(separator)
-    if found is None:
+    token = coder.token_to_id(separator)
+    if token is None:
         raise ConfigError("separator", separator, "the tokenizer has no such token", "<|endoftext|> or </s> in many")
-    return [found]
+    return [token]
 
 
 def encoded(coder: Any, texts: Sequence[str], head: Sequence[int]) -> list[np.ndarray]:
@@ -49,8 +49,8 @@ def encoded(coder: Any, texts: Sequence[str], head: Sequence[int]) -> list[np.nd
     kind = np.uint16 if coder.get_vocab_size() <= 1 << 16 else np.uint32
     pieces = []
     for first in range(0, len(texts), AT_ONCE):
-        found = coder.encode_batch(list(texts[first : first + AT_ONCE]), add_special_tokens=False)
-        pieces += [np.array([*head, *one.ids], dtype=kind) for one in found]
+        encodings = coder.encode_batch(list(texts[first : first + AT_ONCE]), add_special_tokens=False)
+        pieces += [np.array([*head, *one.ids], dtype=kind) for one in encodings]
     return pieces
 
 

@@ -2,10 +2,10 @@
 
     model.safetensors      weights
     optimiser.safetensors  moment/parameter
-    carried.safetensors    what the next step's rows start from; its nesting stands in the metadata
+    carried.safetensors    the initial states of the next step; their nesting stands in the metadata
     progress.json          the step, and what the next row of metrics.csv needs
 
-Dropout and everything else random is drawn from (seed, step), so that no generator's state needs keeping.
+Dropout and everything else random is drawn from (seed, step), so no generator's state is kept.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from zoo.model.model import Model
 from zoo.weights.safetensors_io import WEIGHTS, read_tensors, save_weights
 
 NAME = "checkpoint"
-OPTIMISER, CARRIED, PROGRESS = "optimiser.safetensors", "carried.safetensors", "progress.json"
+OPTIMISER, INITIAL_STATES, PROGRESS = "optimiser.safetensors", "carried.safetensors", "progress.json"
 
 
 @dataclass
 class Progress:
-    """How far a run is."""
+    """How far a run is, and the running means of its metrics."""
 
     step: int = 0  # steps done
     smoothed: float | None = None  # loss, exponentially smoothed
@@ -44,21 +44,21 @@ class Progress:
 
 
 class Checkpoint(NamedTuple):
-    """What was read back."""
+    """A checkpoint as it was read."""
 
     model: dict[str, Tensor]
     optimiser: dict[str, Tensor]
-    carried: list[Any]
+    initial_states: list[Any]
     progress: Progress
 
 
-def save(folder: Path, model: Model, optimiser: dict[str, Tensor], carried: list[Any], progress: Progress) -> None:
+def save(folder: Path, model: Model, optimiser: dict[str, Tensor], initial_states: list[Any], progress: Progress) -> None:
     """Replace the checkpoint of a run folder."""
     fresh = unfinished(folder / NAME)
     fresh.mkdir()
     save_weights(model, fresh / WEIGHTS)
     save_file({name: tensor.contiguous() for name, tensor in optimiser.items()}, fresh / OPTIMISER)
-    save_nested(carried, fresh / CARRIED)
+    save_nested(initial_states, fresh / INITIAL_STATES)
     write_json(fresh / PROGRESS, asdict(progress))
     exchange(fresh, folder / NAME)
 
@@ -76,7 +76,7 @@ def restore(folder: Path) -> Checkpoint | None:
     place = folder / NAME
     try:
         progress = Progress(**json.loads((place / PROGRESS).read_text(encoding="utf-8")))
-        carried = load_nested(place / CARRIED)
+        initial_states = load_nested(place / INITIAL_STATES)
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(str(place), None, f"is damaged: {error}", "delete the run's folder to train it anew") from None
-    return Checkpoint(read_tensors(place / WEIGHTS), read_tensors(place / OPTIMISER), carried, progress)
+    return Checkpoint(read_tensors(place / WEIGHTS), read_tensors(place / OPTIMISER), initial_states, progress)

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: metrics.csv, timings.csv, validation.csv, other loggers, checkpoints, the progress bar.
+"""A run's output during training: metrics.csv, timings.csv, validation.csv, other loggers, checkpoints, the progress bar.
 
 metrics.csv and validation.csv hold only what is the same in every repetition; how fast it went is in timings.csv.
 """
@@ -21,7 +21,7 @@ from train.trainer.expert_balance import mixtures
 from train.trainer.module import Training
 from train.trainer.optimiser import optimiser_tensors
 from train.trainer.progress import Bar
-from train.trainer.step import Rows, precision
+from train.trainer.step import precision
 from zoo.model.model import IGNORE, Model
 
 METRICS = ("step", "tokens", "flops", "loss", "lr", "grad_norm")  # loss, grad_norm: means over the steps since the last row
@@ -32,11 +32,11 @@ BAR_SECONDS = 0.1  # between updates of the bar
 
 
 class Recorder(pl.Callback):
-    """Records every step of a run; `folder` is the run's."""
+    """A Lightning callback that records every step of the run in `folder`."""
 
     def __init__(self, folder: Path, training: Training, spending: Spending, held_out: Mapping[str, Batch], bar: Bar | None) -> None:
         self.folder, self.spending, self.held_out, self.bar = folder, spending, held_out, bar
-        self.train, step = training.spec.train, training.progress.step
+        self.train, step = training.run.train, training.progress.step
         self.experts = EXPERTS if mixtures(training.model) else ()
         self.metrics = Table(folder / "metrics.csv", (*METRICS, *self.experts), step)
         self.timings = Table(folder / "timings.csv", TIMINGS, step)
@@ -105,21 +105,27 @@ class Recorder(pl.Callback):
         for table in (self.metrics, self.timings, self.validation):
             if table is not None:
                 table.sync()
-        save(self.folder, training.model, optimiser_tensors(training.optimiser, training.model), training.carry.states, training.progress)
+        save(
+            self.folder,
+            training.model,
+            optimiser_tensors(training.optimiser, training.model),
+            training.initial_states.states,
+            training.progress,
+        )
 
 
 @torch.no_grad()
 def validation_losses(model: Model, held_out: Mapping[str, Batch], batch_size: int, precision_name: str = "fp32") -> dict[str, float]:
-    """The mean loss (nats a label) of each condition, every row from the start of its text; the model's mode is left as it was."""
+    """The mean loss (nats a label) of each condition, every sequence from the start of its text; the model's mode is left as it was."""
     was_training, losses = model.training, {}
     device = model.embedding.weight.device
     model.eval()
     for condition, batch in held_out.items():
         total = 0.0
         for at in range(0, len(batch.inputs), batch_size):
-            rows = Rows(*(None if x is None else x[at : at + batch_size] for x in batch)).to(device)  # type: ignore[arg-type]
+            part = Batch(*(None if x is None else x[at : at + batch_size] for x in batch)).to(device)  # type: ignore[arg-type]
             with precision(precision_name, device):
-                nll, _ = model.nll(rows.inputs, rows.labels, documents=rows.documents)
+                nll, _ = model.nll(part.inputs, part.labels, documents=part.documents)
             total += float(nll.double().sum())
         losses[condition] = total / max(int((batch.labels != IGNORE).sum()), 1)
     model.train(was_training)

@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov & Hutter, arXiv:1711.05101), and its state as named tensors."""
+"""AdamW (Loshchilov & Hutter, arXiv:1711.05101), with fused kernels, and its state as named tensors."""
 
 from __future__ import annotations
 
