@@ -231,6 +231,8 @@ def _cells(cost: Cost) -> list[str]:
 
 def plan(made: Plan) -> None:
     """The runs of an experiment, a row a model and part."""
+    from train.data import reading_lines
+
     config, values = made.experiment.config, made.as_dict()
     rule = values["match"]
     console = Console()
@@ -245,6 +247,8 @@ def plan(made: Plan) -> None:
             numbers = (f"{run.params:,}", f"{run.flops_train:.4g}", f"{run.mismatch:+.2%}", f"{run.spec.steps:,}", f"{run.tokens:,}")
             table_.add_row(run.model, *numbers, f"{run.spec.train.lr:g}", f"{run.state_bytes:,}", sizes)
         console.print(table_)
+        for line in reading_lines(source):
+            console.print(f"  data: {line}", style="dim", highlight=False, markup=False)
         console.print()
     for line in made.starts():
         console.print(line, highlight=False)

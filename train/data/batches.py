@@ -77,6 +77,15 @@ class TextStream:
         """Share of the split's tokens that this stream can draw from."""
         return self._long.n_tokens / self.split.n_tokens if self.mode == "window" else 1.0
 
+    def limits(self) -> list[str]:
+        """What the training text holds that these batches never ask for, in sentences."""
+        if self.mode != "window":
+            return []
+        lines = [f"windows of {self.length} tokens reach {self.coverage:.1%} of the training text"] if self.coverage < 1 else []
+        if self.split.separator is not None:
+            lines.append("mode window never asks for the end of a document, so zoo generate won't stop by itself (mode: packed learns it)")
+        return lines
+
     def batch(self, step: int, batch_size: int) -> Batch:
         """Batch `step` (0, 1, ...)."""
         require(step >= 0, "step", step, "must be 0 or more")

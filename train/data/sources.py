@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
@@ -17,6 +18,8 @@ from train.data.token_file import token_corpus
 from train.data.tokenizer import retokenised
 from zoo.tasks import HELD_OUT
 from zoo.tasks.shared.real_text import Draw, drawing
+
+SHOWN = 5  # names of skipped files that are listed
 
 
 class Source(Protocol):
@@ -111,6 +114,24 @@ class TaskSource:
             return drawing(self.data.task, config, documents)
         except ConfigError as error:
             raise error if part is None else ConfigError(error.place, error.value, f"{split}: {error.rule}", error.alternatives) from None
+
+
+def reading_lines(source: Source) -> list[str]:
+    """What to tell the user of how a source reads its documents: files, tokens of each split, what training never reaches."""
+    corpus = source.corpus if isinstance(source, (TextSource, TaskSource)) else None
+    if corpus is None:
+        return []
+    report, splits = corpus.report, [(name, corpus.split(name)) for name in SPLITS]
+    lines = [f"{len(report.read):,} files read"] if report.read else []
+    lines += [f"{len(names):,} skipped, {why}: {_first(names)}" for why, names in report.reasons().items()]
+    lines.append("; ".join(f"{name} {split.n_tokens:,} tokens in {split.n_documents:,} documents" for name, split in splits))
+    if isinstance(source, TextSource):
+        lines += source.stream.limits()
+    return [*lines, *report.notes]
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _named(conditions: tuple[Any, ...]) -> dict[str, Any]:

@@ -83,10 +83,12 @@ class Table:
     """A CSV that grows by rows whose first column is the step, and can be cut back to a step."""
 
     def __init__(self, path: Path, columns: Sequence[str], step: int) -> None:
-        """Open for appending; rows after `step` are dropped, and so is a last line that was not finished."""
+        """Open for appending; rows after `step` are dropped, and so is a last line that was not finished. `steps`: of the rows kept."""
         self.path, self.columns = path, tuple(columns)
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",", 1)[0]) <= step]
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines[1:] if line.endswith("\n") and line.count(",") == len(columns) - 1]
+        kept = [line for line in whole if line.split(",", 1)[0].isdecimal() and int(line.split(",", 1)[0]) <= step]
+        self.steps = [int(line.split(",", 1)[0]) for line in kept]
         write_text(path, "".join([",".join(columns) + "\n", *kept]))
 
     def add(self, **row: int | float | str) -> None:

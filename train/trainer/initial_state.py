@@ -26,6 +26,7 @@ from blocks.errors import ConfigError, require
 from blocks.forgetting import Bounded
 from blocks.state import detach, map_state, state_tensors
 from train.config.run import TrainConfig
+from train.trainer.checkpoint import damaged
 from train.trainer.state_distribution import StateDistribution, fitted, fixed, recurrent, sample
 from zoo.config.model import ModelConfig
 from zoo.ledger.growth import growing
@@ -47,7 +48,7 @@ class InitialStates:
 
     def __init__(self, train: TrainConfig, model: ModelConfig, seed: int, steps: int = 0) -> None:
         self.mode, self.share, self.seed = train.state, train.state_share, seed
-        self.sigma, self.batch_size = train.state_noise, train.batch_size
+        self.sigma, self.batch_size, self.accumulate = train.state_noise, train.batch_size, train.accumulate
         self.first = math.ceil(round(train.state_from * steps, 6))  # 0.9 * 10 steps is a little more than 9
         self.restart = _checked(train, model)
         self.states: list[Any] = []
@@ -69,6 +70,13 @@ class InitialStates:
             self.states = [self._distribution([self._recurrent(state) for state in states])]
         elif self.mode != "none":
             self.states = [detach(self._without_growing(state)) for state in states]
+
+    def restore(self, states: list[Any]) -> None:
+        """Go on with the `states` of a checkpoint. Raises ConfigError where they are not as many as a step leaves."""
+        expected = 0 if self.mode == "none" else 1 if self.mode in SAMPLED else self.accumulate
+        if len(states) != expected:
+            raise damaged("checkpoint/carried.safetensors", f"it holds {len(states)} states, a step leaves {expected}")
+        self.states = states
 
     def _without_growing(self, state: Any) -> Any:
         if not self.restart:

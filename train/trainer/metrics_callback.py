@@ -16,7 +16,7 @@ import torch
 from train.data import Batch
 from train.plan.budget import Spending
 from train.system.atomic_files import Table
-from train.trainer.checkpoint import save
+from train.trainer.checkpoint import damaged, save
 from train.trainer.expert_balance import mixtures
 from train.trainer.module import Training
 from train.trainer.optimiser import optimiser_tensors
@@ -41,8 +41,18 @@ class Recorder(pl.Callback):
         self.metrics = Table(folder / "metrics.csv", (*METRICS, *self.experts), step)
         self.timings = Table(folder / "timings.csv", TIMINGS, step)
         self.validation = Table(folder / "validation.csv", VALIDATION, step) if self.train.validate_every else None
+        self._check_rows(step, training.steps)
         self.logged = (step, training.progress.seconds)
         self.shown = 0.0
+
+    def _check_rows(self, step: int, steps: int) -> None:
+        """Raise ConfigError where the tables lack rows that they had at the checkpoint of `step`: nothing could write them again."""
+        for table, every in ((self.metrics, self.train.log_every), (self.validation, self.train.validate_every)):
+            if table is not None and every:
+                conditions = len(self.held_out) if table is self.validation else 1
+                expected = [n for n in range(1, step + 1) if n % every == 0 or n == steps for _ in range(conditions)]
+                if table.steps != expected:
+                    raise damaged(table.path, f"up to step {step} it has {len(table.steps)} rows, and should have {len(expected)}")
 
     def on_train_start(self, trainer: pl.Trainer, training: Training) -> None:  # type: ignore[override]
         self.clock = time.perf_counter()

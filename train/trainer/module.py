@@ -12,7 +12,7 @@ from blocks.state import map_state
 from kernels.verify import verified
 from train.config.run import RunConfig
 from train.data import Batch, Source
-from train.trainer.checkpoint import Checkpoint, Progress
+from train.trainer.checkpoint import Checkpoint, Progress, damaged
 from train.trainer.divergence import TrainingFailed, first_bad_layer, has_diverged, smooth
 from train.trainer.expert_balance import spread
 from train.trainer.initial_state import InitialStates
@@ -32,6 +32,8 @@ class Training(pl.LightningModule):
         self.initial_states = InitialStates(run.train, run.model, run.seed, steps)
         self.progress = Progress() if start is None else start.progress
         self.first_step = self.progress.step
+        if start is not None and not 1 <= self.first_step <= steps:
+            raise damaged("checkpoint/progress.json", f"it says step {self.first_step} of {steps}")
         self.start = start
         self.rate = self.norm = self.last_loss = 0.0
         self.spread: list[float] = []  # of a step's experts, see train.trainer.expert_balance; of a model without any: nothing
@@ -40,8 +42,8 @@ class Training(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         self.optimiser = adamw(self.model, self.run.train)
         if self.start is not None:
-            restore_optimiser(self.optimiser, self.model, self.start.optimiser)
-            self.initial_states.states = map_state(lambda x: x.to(self.device), self.start.initial_states)
+            restore_optimiser(self.optimiser, self.model, self.start.optimiser, self.first_step)
+            self.initial_states.restore(map_state(lambda x: x.to(self.device), self.start.initial_states))
             self.start = None
         return self.optimiser
 
