@@ -99,14 +99,13 @@ def _progress(place: Path) -> Progress:
     values = json.loads((place / PROGRESS).read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise ValueError(f"{PROGRESS} is no mapping")
-    digest, files = values.pop(DIGEST, None), values.get(FILES)
-    if (digest, files) != (None, None):
-        if digest != _digest(values):
+    if DIGEST in values or FILES in values:
+        if values.pop(DIGEST, None) != _digest(values):
             raise ValueError(f"{PROGRESS} has changed since it was written")
+        files = values.pop(FILES)
         changed = [name for name, own in _digests(place).items() if files.get(name) != own]
         if changed:
             raise ValueError(f"{', '.join(changed)} has changed since it was written, or belongs to another step")
-        del values[FILES]
     missing = [f.name for f in fields(Progress) if f.name not in values]
     if missing:
         raise ValueError(f"{PROGRESS} lacks {', '.join(missing)}")
