@@ -33,7 +33,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from blocks import base
-from blocks.base import Cost
+from blocks.base import Cost, no_decay
 from blocks.context import Context, Routed
 from blocks.errors import divisors, one_of, require
 from blocks.parts import hidden_width, linear_flops, residual_linear
@@ -152,8 +152,8 @@ class Block(nn.Module):
         self.selection_bias = nn.Buffer(torch.zeros(n)) if config.selection_bias else None
         self.up = _uniform(n, u, d_model, fan_in=d_model)
         self.down = _uniform(n, d_model, f, fan_in=f * n_layers)
-        self.up_bias = _uniform(n, u, fan_in=d_model) if config.bias else None
-        self.down_bias = _uniform(n, d_model, fan_in=f) if config.bias else None
+        self.up_bias = no_decay(_uniform(n, u, fan_in=d_model)) if config.bias else None
+        self.down_bias = no_decay(_uniform(n, d_model, fan_in=f)) if config.bias else None
         self.shared_up = nn.Linear(d_model, width(config.activation, s), bias=config.bias) if s else None
         self.shared_down = residual_linear(s, d_model, n_layers, bias=config.bias) if s else None
         self.shared_gate = nn.Linear(d_model, 1, bias=False) if config.shared_gate else None

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from blocks import base
-from blocks.base import Cost
+from blocks.base import Cost, no_decay
 from blocks.context import Context
 from blocks.errors import divisors, one_of, require
 from blocks.parts import ACTIVATIONS, ShortConv, linear_flops, mask, residual_linear
@@ -85,7 +85,7 @@ class Block(nn.Module):
         self.x_proj = nn.Linear(d_model, w)
         self.conv = ShortConv(w, config.conv, bias=True, silu=False)
         self.gates = nn.Parameter(torch.randn(h, w // h, 2 * w // h) * (w // h) ** -0.5)  # G_i and G_r, as (in, out)
-        self.gates_bias = nn.Parameter(torch.zeros(h, 2 * w // h))
+        self.gates_bias = no_decay(nn.Parameter(torch.zeros(h, 2 * w // h)))
         square = torch.empty(w).uniform_(0.9**2, 0.999**2)
         self.decay = nn.Parameter(torch.expm1(-0.5 * square.log()).log())  # L
         self.out_proj = residual_linear(w, d_model, n_layers, bias=True)

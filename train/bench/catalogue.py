@@ -1,4 +1,4 @@
-"""All cases, found in train/bench/cases."""
+"""All benchmark cases, by discovery in train/bench/cases."""
 
 import importlib
 import pkgutil
@@ -11,8 +11,8 @@ from train.bench.case import Case
 
 def all_cases() -> Iterator[Case]:
     """Every case of every family, none of them built."""
-    for found in pkgutil.iter_modules(cases.__path__):
-        yield from importlib.import_module(f"{cases.__name__}.{found.name}").cases()
+    for module in pkgutil.iter_modules(cases.__path__):
+        yield from importlib.import_module(f"{cases.__name__}.{module.name}").cases()
 
 
 def chosen(words: Sequence[str]) -> list[Case]:

@@ -1,4 +1,4 @@
-"""What `zoo bench` prints while it measures and in the end, and the picture of it."""
+"""The output of `zoo bench`: a line a result while it measures, the summary, bench.json and its picture."""
 
 from __future__ import annotations
 
@@ -56,22 +56,22 @@ def verdict(results: Sequence[Result]) -> None:
     print(f"\n{len(held) - len(missed)} of {len(held)} targets met")
 
 
-def save(found: dict[str, Any], folder: str | Path) -> None:
+def save(results: dict[str, Any], folder: str | Path) -> None:
     """Write bench.json and bench.png into the folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bench.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    draw(found, folder / "bench.png")
+    (folder / "bench.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    draw(results, folder / "bench.png")
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
+def draw(results: dict[str, Any], path: Path) -> None:
     """Every ratio to an alternative as a bar on a logarithmic axis, its target as a tick. Guard rails are left to the JSON."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     from train.report.plots import COLOURS, STYLE
 
-    rows = [row for row in found["results"] if row["kind"] != "limit" and not row["peer"].startswith("its")][::-1]
+    rows = [row for row in results["results"] if row["kind"] != "limit" and not row["peer"].startswith("its")][::-1]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 0.27 * len(rows) + 1.4))
         ax = figure.subplots()
@@ -87,7 +87,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         ax.minorticks_off()
         ax.axvline(1, color="black", linewidth=0.8)
         ax.set_xlabel("times as fast as the alternative")
-        machine = found["machine"]
+        machine = results["machine"]
         where = f"{machine['cpu']}, threads: {machine['threads']}, torch {machine['versions']['torch']}"
         figure.suptitle(f"{where}\nblue: the same settings on both sides; orange: as shipped; black tick: target", fontsize=9)
         ax.set_ylim(-0.8, len(rows) - 0.2)

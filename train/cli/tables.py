@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # a list needs neither
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+OFF_BUDGET = 0.05  # share by which whole steps may miss a budget before it is said
 WIDE = 110  # columns from which a line has room for a summary
 
 
@@ -233,6 +234,8 @@ def _cells(cost: Cost) -> list[str]:
 
 def plan(made: Plan) -> None:
     """The runs of an experiment, a row a model and part."""
+    from train.data import reading_lines
+
     config, values = made.experiment.config, made.as_dict()
     rule = values["match"]
     console = Console()
@@ -247,6 +250,15 @@ def plan(made: Plan) -> None:
             numbers = (f"{run.params:,}", f"{run.flops_train:.4g}", f"{run.mismatch:+.2%}", f"{run.spec.steps:,}", f"{run.tokens:,}")
             table_.add_row(run.model, *numbers, f"{run.spec.train.lr:g}", f"{run.state_bytes:,}", sizes)
         console.print(table_)
+        for run in (r for r in made.runs if r.part == part and r.seed == config.seeds[0]):
+            for name, spent in (("tokens", run.tokens), ("flops", run.flops_train)):
+                asked = getattr(run.spec.budget, name)
+                if asked is not None and abs(spent / asked - 1) > OFF_BUDGET:
+                    console.print(
+                        f"  budget: {run.model} spends {spent:,} {name}, not {asked:g}: whole steps, at least one", highlight=False
+                    )
+        for line in reading_lines(source):
+            console.print(f"  data: {line}", style="dim", highlight=False, markup=False)
         console.print()
     for line in made.starts():
         console.print(line, highlight=False)

@@ -21,11 +21,11 @@ class TrainConfig:
 
     batch_size: int = 32  # sequences read at once
     accumulate: int = 1  # batches a step of the optimiser
-    lr: float = 3e-3  # the highest learning rate
-    betas: tuple[float, float] = (0.9, 0.95)  # of AdamW
-    eps: float = 1e-8  # of AdamW
-    weight_decay: float = 0.1  # on matrices only: no embeddings, nothing that a block marks no_decay
-    warmup: float = 0.05  # share of the steps
+    lr: float = 3e-3  # the highest learning rate of the schedule
+    betas: tuple[float, float] = (0.9, 0.95)  # of AdamW: decay rates, per step, of the first and second moment
+    eps: float = 1e-8  # of AdamW: added to the root of the second moment
+    weight_decay: float = 0.1  # of AdamW, times the learning rate; on matrices only: no embeddings, nothing that a block marks no_decay
+    warmup: float = 0.05  # share of the steps in which the learning rate rises to lr, 0 to 1
     schedule: str = "cosine"  # cosine | wsd | constant
     decay_share: float = 0.2  # share of the steps in which wsd decays
     final_lr: float = 0.1  # share of lr that is left at the end
@@ -33,16 +33,16 @@ class TrainConfig:
     precision: str = "fp32"  # fp32 | bf16 (autocast; weights, states and optimiser stay float32)
     compile: bool = False  # torch.compile the stack
     device: str = "auto"  # auto | cpu | cuda
-    state: str = "none"  # what rows start from: none | pass (another sequence's final state) | tbptt (their own last one) |
+    state: str = "none"  # initial state of a sequence: none (empty) | pass (another's final state) | tbptt (the one before it goes on) |
     # noise (h ~ N(0, state_noise^2), everywhere alike) | fitted (h ~ N(mu, sigma^2) of each head's or tensor's final states so far)
-    state_share: float = 1.0  # pass, noise, fitted: the share of rows that do; the others start from nothing
+    state_share: float = 1.0  # pass, noise, fitted: the share of sequences with such an initial state; the others start empty
     state_noise: float | None = None  # noise: the standard deviation
-    state_from: float = 0.0  # share of the steps that go by before rows start from states at all; 0.9 = only in the last tenth
+    state_from: float = 0.0  # share of the steps before the first with initial states; 0.9 = only in the last tenth
     growing_state: str = "refuse"  # of full attention, with pass and tbptt: refuse | restart (anew in every step) | keep
     diverged: float | None = 3.0  # stop when the smoothed loss is this many times its best and above a uniform guess; null = never
     log_every: int = 10  # steps a row of metrics.csv
-    checkpoint_every: int = 500  # steps
-    validate_every: int | None = None  # steps; null = never
+    checkpoint_every: int = 500  # steps from one checkpoint to the next
+    validate_every: int | None = None  # steps from one validation to the next; null = never
     validate_rows: int = 64  # held-out sequences a condition, always the same
     loggers: tuple[Any, ...] = (
         "csv",

@@ -8,9 +8,9 @@ pure function of (seed, step, batch_size). See `configs` for what `data:` may ho
 
 from train.data.batches import Batch, TextStream, Whole, Windows, long_documents, validation_windows
 from train.data.config import KINDS, DataConfig, HubData, TaskData, TextData, TokensData, parse_data
-from train.data.corpus import SPLITS, Corpus, Split
+from train.data.corpus import SPLITS, Corpus, ReadingReport, Split
 from train.data.packaged import packaged
-from train.data.sources import Source, TaskSource, TextSource, load_corpus, open_source
+from train.data.sources import Source, TaskSource, TextSource, load_corpus, open_source, reading_lines
 
 __all__ = [
     "KINDS",
@@ -19,6 +19,7 @@ __all__ = [
     "Corpus",
     "DataConfig",
     "HubData",
+    "ReadingReport",
     "Source",
     "Split",
     "TaskData",
@@ -34,5 +35,6 @@ __all__ = [
     "open_source",
     "packaged",
     "parse_data",
+    "reading_lines",
     "validation_windows",
 ]

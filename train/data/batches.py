@@ -4,7 +4,7 @@ Batch i is a pure function of (seed, i, batch size): a run that goes on at step 
 
 window  a document with p proportional to its length, then length+1 tokens of it from a random place; documents shorter than
         that are never drawn (`coverage` is the share of the tokens that can be).
-packed  the documents, shuffled anew each epoch, joined, cut into pieces, and the pieces shuffled; a row holds parts of several
+packed  the documents, shuffled anew each epoch, joined, cut into pieces, and the pieces shuffled; a sequence holds parts of several
         documents, told apart by `documents`.
 stream  the same joined text, cut into as many lanes as the batch has rows; row r of batch i goes on where row r of batch i-1
         stopped, for truncated backpropagation through time: the trainer carries the state, `documents` says where to drop it.
@@ -26,11 +26,20 @@ MODES = ("window", "packed", "stream")
 
 
 class Batch(NamedTuple):
-    """What a training step reads. b rows, t time."""
+    """What a training step reads. b sequences, t time."""
 
     inputs: Tensor  # (b, t) int64
     labels: Tensor  # (b, t) int64: the next token; IGNORE where nothing is scored
-    documents: Tensor | None  # (b, t) int64 ids: a new document starts where the id changes; None = one document a row
+    documents: Tensor | None  # (b, t) int64 ids: a new document starts where the id changes; None = one document a sequence
+
+    def split(self, size: int) -> list[Batch]:
+        """Micro-batches of `size` sequences."""
+        documents = [None] * (len(self.inputs) // size) if self.documents is None else self.documents.split(size)
+        return [Batch(*part) for part in zip(self.inputs.split(size), self.labels.split(size), documents, strict=True)]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(*(None if x is None else x.to(device) for x in self))  # type: ignore[arg-type]
 
 
 class Windows(NamedTuple):
@@ -67,6 +76,15 @@ class TextStream:
     def coverage(self) -> float:
         """Share of the split's tokens that this stream can draw from."""
         return self._long.n_tokens / self.split.n_tokens if self.mode == "window" else 1.0
+
+    def limits(self) -> list[str]:
+        """What the training text holds that these batches never ask for, in sentences."""
+        if self.mode != "window":
+            return []
+        lines = [f"windows of {self.length} tokens reach {self.coverage:.1%} of the training text"] if self.coverage < 1 else []
+        if self.split.separator is not None:
+            lines.append("mode window never asks for the end of a document, so zoo generate won't stop by itself (mode: packed learns it)")
+        return lines
 
     def batch(self, step: int, batch_size: int) -> Batch:
         """Batch `step` (0, 1, ...)."""

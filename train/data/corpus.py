@@ -18,8 +18,8 @@ from blocks.errors import one_of
 from zoo.tasks import IGNORE
 
 SPLITS = ("train", "validation", "test")
-ALIASES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 SHARE = 0.05  # of the tokens, for validation and for test, where no rule of the corpus's own says more
+RULE = "split by the hash of each document"  # in the fingerprint: version 2026.11 shared documents out otherwise
 BYTES = 256
 SEPARATOR = 0  # of byte documents
 
@@ -79,6 +79,22 @@ class Split:
 
 
 @dataclass(frozen=True)
+class ReadingReport:
+    """How a corpus was read from its files."""
+
+    read: tuple[str, ...] = ()  # names of the files
+    skipped: tuple[tuple[str, str], ...] = ()  # (name, why) of files that were left out
+    notes: tuple[str, ...] = ()  # sentences for the user
+
+    def reasons(self) -> dict[str, list[str]]:
+        """Why files were skipped -> their names."""
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.skipped:
+            reasons.setdefault(why, []).append(name)
+        return reasons
+
+
+@dataclass(frozen=True)
 class Corpus:
     """A labelled body of text, split by document. Results are comparable where label and fingerprint are equal."""
 
@@ -88,6 +104,7 @@ class Corpus:
     train: Split
     validation: Split
     test: Split
+    report: ReadingReport = ReadingReport()
 
     def split(self, name: str) -> Split:
         """train | validation | test."""
@@ -129,6 +146,7 @@ def split_by_contents(label: str, print_: str, vocab_size: int, spans: Spans, co
     """A corpus `shared_out` by the digests of its documents; `cut` where they are fewer than three."""
     if len(set(contents)) < len(SPLITS):
         return assemble(label, print_, vocab_size, *cut(spans), separator)
+    print_ = hashlib.sha256(f"{print_} {RULE}".encode()).hexdigest()
     return assemble(label, print_, vocab_size, spans, shared_out(contents, spans.ends - spans.starts), separator)
 
 
@@ -144,36 +162,36 @@ def _take(spans: Spans, at: np.ndarray, separator: int | None) -> Split:
     return Split(spans.tokens, spans.starts[at], spans.ends[at], names, separator, size)
 
 
-def declared(names: Sequence[str]) -> Callable[[str], str] | None:
-    """The split of a name by its first part, if every name begins so: train/a.txt, val.bin, test.jsonl:3; None otherwise."""
-    firsts = {name.split("/")[0].split(".")[0] for name in names}
-    return _first_part if "train" in firsts and firsts <= set(ALIASES) else None
-
-
-def _first_part(name: str) -> str:
-    return ALIASES[name.split("/")[0].split(".")[0]]
-
-
 def shared_out(contents: Sequence[bytes], sizes: np.ndarray) -> np.ndarray:
-    """The split of each document (index in SPLITS), from a digest of its contents: equal documents never part.
+    """The split of each document (index in SPLITS), from a hash of its contents: equal documents never part.
 
-    In the order of the digests, documents go to test until it holds SHARE of the text, then to validation, the rest to
-    train. Documents larger than a split's whole share come last, so that they stay in train where others are enough.
+    A hash in the lowest SHARE of all hashes goes to test, in the next SHARE to validation, the rest to train, so that documents which
+    come or go move no others. Documents larger than a split's whole share stay in train where others are enough; a split that would be
+    empty is given the document whose own hash is the lowest.
     """
     groups: dict[bytes, list[int]] = {}
     for i, content in enumerate(contents):
         groups.setdefault(content, []).append(i)
     share = SHARE * float(sizes.sum())
-    weight = {content: float(sizes[members].sum()) for content, members in groups.items()}
-    order = sorted(groups, key=lambda content: (weight[content] > share, content), reverse=True)
+    small = {content for content, members in groups.items() if float(sizes[members].sum()) <= share}
+    side = {content: _side(_hash(content, "split")) if content in small else 0 for content in groups}
+    for empty in (2, 1):
+        if empty not in side.values():
+            free = [content for content in groups if side[content] == 0]
+            side[min(free, key=lambda content: (content not in small, _hash(content, SPLITS[empty])))] = empty
     sides = np.zeros(len(contents), dtype=np.int64)
-    for side, left_over in ((2, 2), (1, 1)):
-        held = 0.0
-        while len(order) > left_over and (held == 0 or (held < share and weight[order[-1]] <= share)):
-            content = order.pop()
-            held += weight[content]
-            sides[groups[content]] = side
+    for content, members in groups.items():
+        sides[members] = side[content]
     return sides
+
+
+def _side(place: float) -> int:
+    return 2 if place < SHARE else 1 if place < 2 * SHARE else 0
+
+
+def _hash(content: bytes, use: str) -> float:
+    """In [0, 1), another one for each use."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8, person=use.encode()).digest(), "big") / 2**64
 
 
 def cut(spans: Spans) -> tuple[Spans, np.ndarray]:

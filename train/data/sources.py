@@ -1,8 +1,9 @@
-"""What the trainer draws batches from: `open_source(data, seed) -> Source`."""
+"""Training and held-out batches of any `data:`, by `open_source(data, seed) -> Source`."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
@@ -17,6 +18,8 @@ from train.data.token_file import token_corpus
 from train.data.tokenizer import retokenised
 from zoo.tasks import HELD_OUT
 from zoo.tasks.shared.real_text import Draw, drawing
+
+SHOWN = 5  # names of skipped files that are listed
 
 
 class Source(Protocol):
@@ -34,14 +37,8 @@ class Source(Protocol):
     def batch(self, step: int, batch_size: int) -> Batch:
         """Training batch `step`: a pure function of (seed, step, batch_size)."""
 
-    def tokens_per_batch(self, batch_size: int) -> float:
-        """Tokens that a training batch holds, the mean over `lengths`."""
-
     def held_out(self, count: int, split: str = "validation") -> dict[str, Batch]:
         """`count` rows that training never sees, the same for every seed, a condition: split is validation or test."""
-
-    def with_seed(self, seed: int) -> Source:
-        """The same data drawn in another order, nothing read again."""
 
 
 class TextSource:
@@ -63,9 +60,6 @@ class TextSource:
     def batch(self, step: int, batch_size: int) -> Batch:
         return self.stream.batch(step, batch_size)
 
-    def tokens_per_batch(self, batch_size: int) -> float:
-        return float(batch_size * self.length)
-
     def held_out(self, count: int, split: str = "validation") -> dict[str, Batch]:
         """Fixed windows inside documents; packed rows where training packs."""
         one_of("split", split, SPLITS[1:])
@@ -77,9 +71,6 @@ class TextSource:
             return {"text": TextStream(part, self.length, 0, "packed").batch(0, count)}
         except ConfigError as error:
             raise ConfigError(error.place, error.value, f"{split}: {error.rule}", error.alternatives) from None
-
-    def with_seed(self, seed: int) -> TextSource:
-        return TextSource(self.corpus, self.reading, seed)
 
 
 class TaskSource:
@@ -106,18 +97,12 @@ class TaskSource:
         drawn = self._draws[step % len(self._draws)](self.seed, step * batch_size, batch_size)
         return Batch(drawn.inputs, drawn.labels, None)
 
-    def tokens_per_batch(self, batch_size: int) -> float:
-        return batch_size * sum(self.lengths) / len(self.lengths)
-
     def held_out(self, count: int, split: str = "validation") -> dict[str, Batch]:
         """One entry a condition of `test`, named by what differs among them, such as `length=128 pairs=8`."""
         one_of("split", split, SPLITS[1:])
         start = HELD_OUT * SPLITS.index(split)
         drawn = {name: draw(0, start, count) for name, draw in self._held_out(split).items()}
         return {name: Batch(one.inputs, one.labels, None) for name, one in drawn.items()}
-
-    def with_seed(self, seed: int) -> TaskSource:
-        return TaskSource(self.data, seed, self.corpus)
 
     def _held_out(self, split: str) -> dict[str, Draw]:
         return {name: self._drawing(config, split) for name, config in _named(self.data.test).items()}
@@ -129,6 +114,24 @@ class TaskSource:
             return drawing(self.data.task, config, documents)
         except ConfigError as error:
             raise error if part is None else ConfigError(error.place, error.value, f"{split}: {error.rule}", error.alternatives) from None
+
+
+def reading_lines(source: Source) -> list[str]:
+    """What to tell the user of how a source reads its documents: files, tokens of each split, what training never reaches."""
+    corpus = source.corpus if isinstance(source, (TextSource, TaskSource)) else None
+    if corpus is None:
+        return []
+    report, splits = corpus.report, [(name, corpus.split(name)) for name in SPLITS]
+    lines = [f"{len(report.read):,} files read"] if report.read else []
+    lines += [f"{len(names):,} skipped, {why}: {_first(names)}" for why, names in report.reasons().items()]
+    lines.append("; ".join(f"{name} {split.n_tokens:,} tokens in {split.n_documents:,} documents" for name, split in splits))
+    if isinstance(source, TextSource):
+        lines += source.stream.limits()
+    return [*lines, *report.notes]
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _named(conditions: tuple[Any, ...]) -> dict[str, Any]:

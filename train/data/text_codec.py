@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from blocks.errors import require
-from train.data.tokenizer import load_tokenizer, separator_ids
+from train.data.tokenizer import for_documents, load_tokenizer, separator_ids
+from train.data.tokenizer import vocab_size as ids_of
 from zoo.config.schema import load_yaml
 from zoo.convert.byte_tokenizer import BYTES, GENERATION, TOKENIZER, TOKENIZER_CONFIG, byte_tokenizer
 from zoo.convert.hf_folder import copy_companions, read_json, special_ids, write_json
@@ -109,12 +110,13 @@ def _trained(trained: Trained, vocab_size: int) -> Coder:
     """As the documents of the training were read."""
     coder = _loaded(trained.tokenizer, vocab_size)
     head = separator_ids(coder, trained.separator)
-    return _coder(coder, lambda text: [*head, *coder.encode(text, add_special_tokens=False).ids], frozenset(head))
+    plain = for_documents(coder)
+    return _coder(coder, lambda text: [*head, *plain.encode(text, add_special_tokens=False).ids], frozenset(head))
 
 
 def _loaded(name: str, vocab_size: int) -> Any:
     coder = load_tokenizer(name)
-    size = coder.get_vocab_size()
+    size = ids_of(coder)
     require(size <= vocab_size, name, size, f"has more tokens than the model has ids, {vocab_size}")
     return coder
 

@@ -8,15 +8,19 @@ every id and takes the fingerprint (about a second a gigabyte or two).
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from blocks.errors import ConfigError, one_of, require
-from train.data.corpus import ALIASES, SHARE, SPLITS, Corpus, Spans, Split, assemble, cut
+from train.data.corpus import SHARE, SPLITS, Corpus, ReadingReport, Spans, Split, assemble, cut
+from train.data.split_names import split_of
 
 DTYPES = ("uint8", "uint16", "uint32")
 PIECE = 1 << 24  # tokens read at a time
+SEEN = 1 << 20  # ids whose halves are looked at
+HIGHEST, KINDS = 3, 32  # an upper half is this at most (ids below 2^18), of lower halves there are more than so many different ones
 
 
 def token_corpus(path: str, vocab_size: int, dtype: str = "uint16", separator: int | None = None) -> Corpus:
@@ -25,15 +29,18 @@ def token_corpus(path: str, vocab_size: int, dtype: str = "uint16", separator: i
     require(vocab_size >= 1, "vocab_size", vocab_size, "must be positive")
     require(separator is None or 0 <= separator < vocab_size, "separator", separator, f"must be an id below vocab_size {vocab_size}")
     digest, parts = hashlib.sha256(), {}
-    for side, file in _files(path).items():
+    files = _files(path)
+    for side, file in files.items():
         tokens = _open(path, file, dtype)
         digest.update(f"{side} {tokens.dtype} {len(tokens)}".encode())
         parts[side] = _spans(tokens, _scan(path, file, tokens, vocab_size, separator, digest))
-    label, print_ = Path(path).resolve().name, digest.hexdigest()
+    label, print_, report = Path(path).resolve().name, digest.hexdigest(), ReadingReport(tuple(file.name for file in files.values()))
     if "" in parts:
-        return _split_from_the_end(label, print_, vocab_size, parts[""], separator)
+        corpus = _split_from_the_end(label, print_, vocab_size, parts[""], separator)
+        return replace(corpus, report=report)
     made = [_whole(parts[side], separator) if side in parts else _whole(_spans(np.empty(0, np.uint8), None), separator) for side in SPLITS]
-    return Corpus(label, print_, vocab_size, *made)
+    train, validation, test = made
+    return Corpus(label, print_, vocab_size, train, validation, test, report)
 
 
 def _files(path: str) -> dict[str, Path]:
@@ -44,12 +51,16 @@ def _files(path: str) -> dict[str, Path]:
         return {"": root}
     if not root.is_dir():
         raise ConfigError("path", path, "there is no such file or folder")
+    splits = {file: split_of(file.name) for file in sorted(root.iterdir()) if file.suffix in (".bin", ".npy")}
     files: dict[str, Path] = {}
-    for file in sorted(f for f in root.iterdir() if f.suffix in (".bin", ".npy") and f.stem in ALIASES):
-        side = ALIASES[file.stem]
-        require(side not in files, "path", path, f"has two files for {side}: {files.get(side, file).name} and {file.name}")
-        files[side] = file
+    for file, side in splits.items():
+        if side is not None:
+            require(side not in files, "path", path, f"has two files for {side}: {files.get(side, file).name} and {file.name}")
+            files[side] = file
     require("train" in files, "path", path, "holds no train.bin or train.npy", "or name one file")
+    silent = [file.name for file, side in splits.items() if side is None]
+    rule = f"{', '.join(silent[:3])} name no split, as train does"
+    require(not silent, "path", path, rule, "name them train, validation or test, or move them away")
     return files
 
 
@@ -59,7 +70,9 @@ def _open(path: str, file: Path, dtype: str) -> np.ndarray:
         width = np.dtype(dtype).itemsize
         require(size > 0, "path", path, f"{file.name} is empty")
         require(size % width == 0, "path", path, f"{file.name} has {size} bytes, not a multiple of {dtype}'s {width}", "another dtype?")
-        return np.memmap(file, dtype=np.dtype(dtype).newbyteorder("<"), mode="r")
+        mapped = np.memmap(file, dtype=np.dtype(dtype).newbyteorder("<"), mode="r")
+        _check_width(path, file, mapped)
+        return mapped
     try:
         tokens = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -70,9 +83,18 @@ def _open(path: str, file: Path, dtype: str) -> np.ndarray:
     return tokens
 
 
+def _check_width(path: str, file: Path, tokens: np.ndarray) -> None:
+    """Raise ConfigError where ids look twice as wide as they are read: every second number, the upper half of each, is nearly always 0."""
+    lower, upper = tokens[: 2 * SEEN : 2], tokens[1 : 2 * SEEN : 2]
+    if tokens.dtype.itemsize < 4 and len(upper) and upper.max() <= HIGHEST and len(np.unique(lower)) > KINDS:
+        wider = f"uint{16 * tokens.dtype.itemsize}"
+        rule = f"{file.name} read as {tokens.dtype} has almost only 0 in every second place: its ids look like {wider}"
+        raise ConfigError("dtype", str(tokens.dtype), rule, f"dtype: {wider}")
+
+
 def _scan(path: str, file: Path, tokens: np.ndarray, vocab_size: int, separator: int | None, digest: hashlib._Hash) -> np.ndarray | None:
     """Check every id and feed the digest; where the separators stand."""
-    found = []
+    separators = []
     for start in range(0, len(tokens), PIECE):
         piece = np.ascontiguousarray(tokens[start : start + PIECE])
         digest.update(piece.data)
@@ -82,8 +104,8 @@ def _scan(path: str, file: Path, tokens: np.ndarray, vocab_size: int, separator:
             rule = f"{file.name} holds id {piece[at]} at token {start + at}, beyond vocab_size {vocab_size}"
             raise ConfigError("path", path, rule, "a larger vocab_size, or another dtype")
         if separator is not None:
-            found.append(start + np.flatnonzero(piece == separator))
-    return None if separator is None else np.concatenate(found)
+            separators.append(start + np.flatnonzero(piece == separator))
+    return None if separator is None else np.concatenate(separators)
 
 
 def _spans(tokens: np.ndarray, separators: np.ndarray | None) -> Spans:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from train.system.atomic_files import replacing
 from zoo.measures.shared.base import Row
 from zoo.measures.shared.statistics import Interval, mean_interval
 
@@ -62,15 +62,11 @@ def _over_seeds(values: list[float]) -> Interval:
 
 
 def write(path: Path, records: Sequence[Record]) -> None:
-    """The file, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    """Replace the file atomically."""
+    with replacing(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(records)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read(path: Path) -> list[Record]:

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from blocks.errors import ConfigError
-from train.system.atomic_files import sync_file, sync_folder
+from train.system.atomic_files import replacing
 from train.system.nested_tensors import load_nested, save_nested
 
 SECONDS = 60.0  # of work that an interruption may cost
@@ -41,11 +41,8 @@ class FileKeeper:
         if time.monotonic() - self.written < self.seconds:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.path.with_name(self.path.name + ".tmp")
-        save_nested({"of": self.of, "tree": tree}, fresh)
-        sync_file(fresh)
-        fresh.replace(self.path)
-        sync_folder(self.path.parent)
+        with replacing(self.path) as fresh:
+            save_nested({"of": self.of, "tree": tree}, fresh)
         self.written = time.monotonic()
 
     def clear(self) -> None:

@@ -1,33 +1,39 @@
-"""Files that are whole at every instant: a process killed anywhere leaves the old one or the new one."""
+"""Files and folders that are replaced atomically: a process killed at any instant leaves the old version or the new one, complete."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file at once."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The path to write a new version of a file to; it takes the file's place, durably, when the block ends without an error."""
     fresh = path.with_name(path.name + ".tmp")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    yield fresh
+    sync_file(fresh)
     fresh.replace(path)
     sync_folder(path.parent)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file atomically."""
+    with replacing(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file at once."""
+    """Replace a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
+    """Write the names in a folder to the disk (fsync)."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -36,7 +42,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make a file's contents last."""
+    """Write a file's contents to the disk (fsync)."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -77,10 +83,12 @@ class Table:
     """A CSV that grows by rows whose first column is the step, and can be cut back to a step."""
 
     def __init__(self, path: Path, columns: Sequence[str], step: int) -> None:
-        """Open for appending; rows after `step` are dropped, and so is a last line that was not finished."""
+        """Open for appending; rows after `step` are dropped, and so is a last line that was not finished. `steps`: of the rows kept."""
         self.path, self.columns = path, tuple(columns)
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",", 1)[0]) <= step]
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines[1:] if line.endswith("\n") and line.count(",") == len(columns) - 1]
+        kept = [line for line in whole if line.split(",", 1)[0].isdecimal() and int(line.split(",", 1)[0]) <= step]
+        self.steps = [int(line.split(",", 1)[0]) for line in kept]
         write_text(path, "".join([",".join(columns) + "\n", *kept]))
 
     def add(self, **row: int | float | str) -> None:
@@ -89,5 +97,5 @@ class Table:
             file.write(",".join(str(row[name]) for name in self.columns) + "\n")
 
     def sync(self) -> None:
-        """Make the rows last."""
+        """Write the rows to the disk (fsync)."""
         sync_file(self.path)

@@ -12,12 +12,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-MOVED = {  # modules whose NamedTuples stand under their former place in files of 2026.11
+MOVED = {  # former module -> its module now, of NamedTuples in files of 2026.11
     "blocks.base": "blocks.context",
     "train.drawn": "train.trainer.state_distribution",
     "zoo.model": "zoo.model.model",
     "zoo.segments": "zoo.model.segment_memory",
 }
+RENAMED = {("train.trainer.state_distribution", "Drawn"): "StateDistribution"}  # (module now, former name) -> name now
 
 
 def save_nested(value: Any, path: Path) -> None:
@@ -68,9 +69,10 @@ def _rebuilt(node: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
 
 
 def _named_tuple(module: str, name: str) -> Any:
-    found: Any = sys.modules.get(MOVED.get(module, module))
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not (isinstance(found, type) and issubclass(found, tuple) and "_fields" in vars(found)):
+    place = MOVED.get(module, module)
+    named: Any = sys.modules.get(place)
+    for part in RENAMED.get((place, name), name).split("."):
+        named = getattr(named, part, None)
+    if not (isinstance(named, type) and issubclass(named, tuple) and "_fields" in vars(named)):
         raise ValueError(f"{module}.{name} is no NamedTuple of this model")
-    return found
+    return named

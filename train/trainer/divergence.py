@@ -1,4 +1,4 @@
-"""A run that went wrong stops: a loss or gradient that is not finite, or a loss that left for good. It says where it began."""
+"""Stop a run that went wrong: a loss or gradient that is not finite, or a diverging loss; and name the first layer that shows it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMOOTHING = 0.95  # of the loss: about the last 20 steps
 
 
 class TrainingFailed(RuntimeError):
-    """A run was stopped because it went wrong. step: the step that did, 0-based; layer: its module's path, where one was found."""
+    """A run was stopped because it went wrong. step: the step that did, 0-based; layer: the first module that shows it, if any."""
 
     def __init__(self, step: int, reason: str, layer: str | None, advice: str) -> None:
         self.step, self.reason, self.layer, self.advice = step, reason, layer, advice

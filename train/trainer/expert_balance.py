@@ -20,8 +20,8 @@ from zoo.model.model import Model
 def mixtures(model: Model) -> list[moe.Block]:
     """The mixtures of experts in the order in which a forward meets them, a shared one each time."""
     stack = model.stack
-    found = [stack.blocks[key] for keys in stack.layers for key in keys]
-    return [block for block in found if isinstance(block, moe.Block)]
+    entries = [stack.blocks[key] for keys in stack.layers for key in keys]
+    return [block for block in entries if isinstance(block, moe.Block)]
 
 
 def auxiliary_loss(routed: Sequence[Routed]) -> Tensor:

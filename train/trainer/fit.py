@@ -25,7 +25,7 @@ from train.trainer.progress import Bar
 
 def fit(training: Training, folder: Path, source: Source, spending: Spending, bar: Bar | None) -> None:
     """Train from training.progress to the last step. Raises TrainingFailed; the global random state is left as it was."""
-    train, step = training.spec.train, training.progress.step
+    train, step = training.run.train, training.progress.step
     held_out = source.held_out(train.validate_rows) if train.validate_every else {}
     recorder = Recorder(folder, training, spending, held_out, bar)
     if step >= training.steps:
@@ -45,7 +45,7 @@ def fit(training: Training, folder: Path, source: Source, spending: Spending, ba
         )
         if train.compile:
             training.model.stack.compile()
-        _fit(trainer, training, Steps(source, training.spec, step, training.steps), bar)
+        _fit(trainer, training, Steps(source, training.run, step, training.steps), bar)
 
 
 def _accelerator(device: str) -> str:
@@ -57,7 +57,7 @@ def _accelerator(device: str) -> str:
 
 def _fit(trainer: pl.Trainer, training: Training, steps: Steps, bar: Bar | None) -> None:
     if bar is not None:
-        bar.start(training.spec.name, training.progress.step, training.steps)
+        bar.start(training.run.name, training.progress.step, training.steps)
     devices = [torch.cuda.current_device()] if trainer.strategy.root_device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices), _interruptible():

@@ -16,12 +16,12 @@ def open_loggers(entries: tuple[Any, ...], folder: Path, step: int) -> list[Logg
     """The loggers of `train.loggers`, going on after `step`. Raises ConfigError where one can't be made."""
     loggers: list[Logger] = []
     for entry in entries:
-        spec = dict(entry) if isinstance(entry, Mapping) else {"class": entry}
-        name = spec.pop("class")
+        arguments = dict(entry) if isinstance(entry, Mapping) else {"class": entry}
+        name = arguments.pop("class")
         if name == "tensorboard":
-            loggers.append(_TensorBoard(folder, name="tensorboard", version="", purge_step=step + 1, **spec))
+            loggers.append(_TensorBoard(folder, name="tensorboard", version="", purge_step=step + 1, **arguments))
         elif name != "csv":
-            loggers.append(_made(name, spec))
+            loggers.append(_made(name, arguments))
     return loggers
 
 
@@ -37,9 +37,9 @@ def _made(name: str, arguments: dict[str, Any]) -> Logger:
     if not module:
         raise ConfigError(place, name, "no such logger", "csv, tensorboard, or a class such as lightning.pytorch.loggers.WandbLogger")
     try:
-        found = getattr(importlib.import_module(module), cls)
-        if not (isinstance(found, type) and issubclass(found, Logger)):
+        logger_class = getattr(importlib.import_module(module), cls)
+        if not (isinstance(logger_class, type) and issubclass(logger_class, Logger)):
             raise ConfigError(place, name, "is not a subclass of lightning.pytorch.loggers.Logger")
-        return found(**arguments)
+        return logger_class(**arguments)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(place, name, f"can't be made: {error}") from error

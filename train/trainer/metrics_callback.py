@@ -1,4 +1,4 @@
-"""What a run writes while it trains: metrics.csv, timings.csv, validation.csv, other loggers, checkpoints, the progress bar.
+"""A run's output during training: metrics.csv, timings.csv, validation.csv, other loggers, checkpoints, the progress bar.
 
 metrics.csv and validation.csv hold only what is the same in every repetition; how fast it went is in timings.csv.
 """
@@ -16,12 +16,12 @@ import torch
 from train.data import Batch
 from train.plan.budget import Spending
 from train.system.atomic_files import Table
-from train.trainer.checkpoint import save
+from train.trainer.checkpoint import damaged, save
 from train.trainer.expert_balance import mixtures
 from train.trainer.module import Training
 from train.trainer.optimiser import optimiser_tensors
 from train.trainer.progress import Bar
-from train.trainer.step import Rows, precision
+from train.trainer.step import precision
 from zoo.model.model import IGNORE, Model
 
 METRICS = ("step", "tokens", "flops", "loss", "lr", "grad_norm")  # loss, grad_norm: means over the steps since the last row
@@ -32,17 +32,27 @@ BAR_SECONDS = 0.1  # between updates of the bar
 
 
 class Recorder(pl.Callback):
-    """Records every step of a run; `folder` is the run's."""
+    """A Lightning callback that records every step of the run in `folder`."""
 
     def __init__(self, folder: Path, training: Training, spending: Spending, held_out: Mapping[str, Batch], bar: Bar | None) -> None:
         self.folder, self.spending, self.held_out, self.bar = folder, spending, held_out, bar
-        self.train, step = training.spec.train, training.progress.step
+        self.train, step = training.run.train, training.progress.step
         self.experts = EXPERTS if mixtures(training.model) else ()
         self.metrics = Table(folder / "metrics.csv", (*METRICS, *self.experts), step)
         self.timings = Table(folder / "timings.csv", TIMINGS, step)
         self.validation = Table(folder / "validation.csv", VALIDATION, step) if self.train.validate_every else None
+        self._check_rows(step, training.steps)
         self.logged = (step, training.progress.seconds)
         self.shown = 0.0
+
+    def _check_rows(self, step: int, steps: int) -> None:
+        """Raise ConfigError where the tables lack rows that they had at the checkpoint of `step`: nothing could write them again."""
+        for table, every in ((self.metrics, self.train.log_every), (self.validation, self.train.validate_every)):
+            if table is not None and every:
+                conditions = len(self.held_out) if table is self.validation else 1
+                expected = [n for n in range(1, step + 1) if n % every == 0 or n == steps for _ in range(conditions)]
+                if table.steps != expected:
+                    raise damaged(table.path, f"up to step {step} it has {len(table.steps)} rows, and should have {len(expected)}")
 
     def on_train_start(self, trainer: pl.Trainer, training: Training) -> None:  # type: ignore[override]
         self.clock = time.perf_counter()
@@ -105,21 +115,27 @@ class Recorder(pl.Callback):
         for table in (self.metrics, self.timings, self.validation):
             if table is not None:
                 table.sync()
-        save(self.folder, training.model, optimiser_tensors(training.optimiser, training.model), training.carry.states, training.progress)
+        save(
+            self.folder,
+            training.model,
+            optimiser_tensors(training.optimiser, training.model),
+            training.initial_states.states,
+            training.progress,
+        )
 
 
 @torch.no_grad()
 def validation_losses(model: Model, held_out: Mapping[str, Batch], batch_size: int, precision_name: str = "fp32") -> dict[str, float]:
-    """The mean loss (nats a label) of each condition, every row from the start of its text; the model's mode is left as it was."""
+    """The mean loss (nats a label) of each condition, every sequence from the start of its text; the model's mode is left as it was."""
     was_training, losses = model.training, {}
     device = model.embedding.weight.device
     model.eval()
     for condition, batch in held_out.items():
         total = 0.0
         for at in range(0, len(batch.inputs), batch_size):
-            rows = Rows(*(None if x is None else x[at : at + batch_size] for x in batch)).to(device)  # type: ignore[arg-type]
+            part = Batch(*(None if x is None else x[at : at + batch_size] for x in batch)).to(device)  # type: ignore[arg-type]
             with precision(precision_name, device):
-                nll, _ = model.nll(rows.inputs, rows.labels, documents=rows.documents)
+                nll, _ = model.nll(part.inputs, part.labels, documents=part.documents)
             total += float(nll.double().sum())
         losses[condition] = total / max(int((batch.labels != IGNORE).sum()), 1)
     model.train(was_training)

@@ -1,4 +1,4 @@
-"""What is told how a training run gets on."""
+"""The progress bar's interface: what a training run reports to."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Protocol
 
 
 class Bar(Protocol):
-    """Told how a run gets on, about ten times a second."""
+    """Receives the progress of a run, about ten times a second."""
 
     def start(self, name: str, step: int, steps: int) -> None:
         """A run begins, or goes on after `step` of its `steps`."""
 
     def update(self, step: int, loss: float, lr: float, tokens_per_s: float) -> None:
-        """So many steps are done."""
+        """`step` steps are done; the loss (nats a label) and the learning rate are those of the last one."""
 
     def stop(self) -> None:
         """The run is over, for whatever reason."""

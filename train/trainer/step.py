@@ -1,4 +1,4 @@
-"""One training step, free of any trainer: losses and gradients of a batch read in equal pieces."""
+"""One training step, independent of Lightning: loss and gradients of a batch read in micro-batches of equal size."""
 
 from __future__ import annotations
 
@@ -11,53 +11,38 @@ from torch import Tensor
 from blocks import moe
 from blocks.context import Routed
 from train.config.run import TrainConfig
+from train.data import Batch
 from train.trainer.expert_balance import add_up, auxiliary_loss, mixtures
-from train.trainer.initial_state import Carry, step_seed
+from train.trainer.initial_state import InitialStates, step_seed
 from zoo.model.model import IGNORE, Model
 
 
-class Rows(NamedTuple):
-    """What a step reads. b rows, t time."""
-
-    inputs: Tensor  # (b, t) int64
-    labels: Tensor  # (b, t) int64, -100 = not scored
-    documents: Tensor | None  # (b, t) int64, a new document where the id changes; None = one a row
-
-    def split(self, size: int) -> list[Rows]:
-        """Pieces of `size` rows."""
-        documents = [None] * (len(self.inputs) // size) if self.documents is None else self.documents.split(size)
-        return [Rows(*piece) for piece in zip(self.inputs.split(size), self.labels.split(size), documents, strict=True)]
-
-    def to(self, device: torch.device) -> Rows:
-        return Rows(*(None if x is None else x.to(device) for x in self))  # type: ignore[arg-type]
-
-
 class Gradients(NamedTuple):
-    """What a step found besides the gradients."""
+    """What a step returns besides the gradients, which are in the parameters."""
 
     loss: Tensor  # (): the mean cross-entropy over all labels
-    states: list[Any]  # after each piece
+    states: list[Any]  # of each micro-batch, at its end
     loads: dict[moe.Block, Tensor]  # of each mixture, how many tokens of the step chose each expert
 
 
-def gradients(model: Model, rows: Rows, carry: Carry, config: TrainConfig, seed: int, step: int) -> Gradients:
-    """Add the gradients of the mean loss over all labels of the step, and of the auxiliary losses of each piece, weighed as its labels are.
+def gradients(model: Model, batch: Batch, initial: InitialStates, config: TrainConfig, seed: int, step: int) -> Gradients:
+    """Add the gradients of the mean loss over all labels of the step and of the micro-batches' auxiliary losses, weighted by their labels.
 
     Everything random is drawn from (seed, step): the step can be run again, alone, and gives the same bits.
     """
-    seed_generator(step_seed(seed, step, "dropout"), rows.inputs.device)
-    pieces = rows.split(config.batch_size)
-    starts = carry.start(step, [piece.documents for piece in pieces])
-    total, losses, states = (rows.labels != IGNORE).sum().clamp(min=1), [], []
+    seed_generator(step_seed(seed, step, "dropout"), batch.inputs.device)
+    parts = batch.split(config.batch_size)
+    starts = initial.of_step(step, [part.documents for part in parts])
+    total, losses, states = (batch.labels != IGNORE).sum().clamp(min=1), [], []
     met, loads = mixtures(model), list[Tensor]()
-    for piece, (state, documents) in zip(pieces, starts, strict=True):
+    for part, (state, documents) in zip(parts, starts, strict=True):
         if documents is not None:
-            documents = documents.expand_as(piece.inputs)
+            documents = documents.expand_as(part.inputs)
         calls: list[Routed] | None = [] if met else None
-        with precision(config.precision, piece.inputs.device):
-            loss, state = model.loss(piece.inputs, piece.labels, state, documents=documents, routed=calls)
+        with precision(config.precision, part.inputs.device):
+            loss, state = model.loss(part.inputs, part.labels, state, documents=documents, routed=calls)
             whole = loss + auxiliary_loss(calls) if calls else loss
-        share = (piece.labels != IGNORE).sum().to(loss.dtype) / total if len(pieces) > 1 else 1.0
+        share = (part.labels != IGNORE).sum().to(loss.dtype) / total if len(parts) > 1 else 1.0
         (whole * share).backward()
         losses.append(loss.detach() * share)
         states.append(state)

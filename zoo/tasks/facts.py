@@ -17,7 +17,7 @@ An object taken for the first time was where it was taken. In tokens persons, pl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -43,18 +43,19 @@ QUESTIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(haystack.HaystackText):
     """Sizes of one condition."""
 
+    clue: ClassVar[bytes] = CLUE
     vocab_size: int = 256  # text: 256
     length: int = 512  # tokens or bytes that the model reads, the answer's last one excluded
     form: str = "tokens"  # tokens | text (bytes)
     haystack: str = "noise"  # noise (the same words again and again) | random | text (a document given to generate)
     facts: int = 1  # that the answer follows from, 1 to 3
     events: int = 10  # told, the facts included
-    persons: int = 4
-    places: int = 6
-    objects: int = 3
+    persons: int = 4  # who go about
+    places: int = 6  # where persons and objects can be
+    objects: int = 3  # that persons take and drop
 
     def __post_init__(self) -> None:
         require(self.facts in QUESTIONS, "facts", self.facts, "must be 1, 2 or 3")

@@ -22,11 +22,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
 from blocks.errors import ConfigError, one_of, require
-from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, integers, uniforms
+from zoo.tasks.shared.base import IGNORE, Batch, ReadsText, TextNeeds, batch, check_range, integers, uniforms
 from zoo.tasks.shared.haystack import FORMS, sample
 
 SUMMARY = "many-shot classification: many examples of many classes, then one to label (tokens, or documents that are given)"
@@ -39,7 +40,7 @@ Documents = Mapping[str, Sequence[bytes]]  # of each class, by its name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(ReadsText):
     """Sizes of one condition."""
 
     vocab_size: int = 256  # text: 256
@@ -76,6 +77,17 @@ class Config:
         require(0 <= self.noise < 0.25, "noise", self.noise, "is the share of a pattern replaced, 0 or more and below a quarter")
         rule = f"{self.replaced} of {self.size} ids replaced could make another class look nearer: 4 times as many must be below size - 1"
         require(4 * self.replaced < self.size - 1, "noise", self.noise, rule, "a larger size")
+
+    def text_needs(self) -> TextNeeds | None:
+        return TextNeeds(self.classes, 1 + 2 * self.size) if self.form == "text" else None
+
+    def text_arguments(self, texts: Sequence[bytes]) -> dict[str, Any]:
+        """A class is a document, named by its number; its examples are the document's pieces of `size` bytes, two or more."""
+        require(self.labels == "drawn", "labels", self.labels, "must be drawn where the classes are documents", "labels: drawn")
+        pieces = {
+            f"{i:06d}": [text[a : a + self.size] for a in range(0, len(text) - self.size + 1, self.size)] for i, text in enumerate(texts)
+        }
+        return {"documents": {name: cut for name, cut in pieces.items() if len(cut) > 1}}
 
     @property
     def prime(self) -> int:

@@ -12,7 +12,7 @@ from 12 on, values of the upper half or of digits.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -41,9 +41,10 @@ ABOUT = (b"\nWhat are all the special magic numbers for ", b" mentioned in the p
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(haystack.HaystackText):
     """Sizes of one condition."""
 
+    clue: ClassVar[bytes] = CLUE
     vocab_size: int = 256  # text: 256
     length: int = 512  # tokens or bytes that the model reads, the last answer's last one excluded
     form: str = "tokens"  # tokens | text (bytes)

@@ -11,11 +11,13 @@ one thing, not how much it holds. With `haystack: text` the caller gives a real 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from blocks.errors import ConfigError, one_of, require
 from zoo.tasks.shared.base import IGNORE, Batch, batch, check_range, integers, speaks_of, uniforms
+from zoo.tasks.shared.haystack import HaystackText
 
 SUMMARY = "a number hidden in filler text at a chosen depth and length, asked for at the end (bytes)"
 HAYSTACKS = ("filler", "text")
@@ -28,9 +30,10 @@ QUESTION = "\nWhat is the pass key? The pass key is {0}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(HaystackText):
     """Sizes of one condition."""
 
+    clue: ClassVar[bytes] = CLUE
     length: int = 1024  # bytes that the model reads, the answer's last digit excluded
     digits: int = 5  # of the number, leading zeros included
     depth: float | None = None  # share of the haystack before the needle, 0 to 1; null: drawn for each example

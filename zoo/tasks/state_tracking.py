@@ -1,4 +1,4 @@
-"""State tracking: each token is a permutation; what have all those read so far, one after the other, made together?
+"""State tracking: each token is a permutation; what is the product of all those read so far?
 
 The word problem of a finite group (Merrill et al., arXiv:2404.08819; Grazzi et al., arXiv:2411.12537). Token and state ids are the
 elements of the group, the permutations in lexicographic order, 0 the identity; the state after a token is that token's permutation
@@ -50,25 +50,25 @@ class Config:
 def elements(group: str) -> np.ndarray:
     """(order, points) int64: the permutations of the group, in lexicographic order."""
     points, even = GROUPS[group]
-    found = np.array(list(permutations(range(points))), dtype=np.int64)
+    symmetric = np.array(list(permutations(range(points))), dtype=np.int64)
     later = np.triu(np.ones((points, points), dtype=bool), 1)
-    inversions = ((found[:, :, None] > found[:, None, :]) & later).sum((1, 2))
-    return found[inversions % 2 == 0] if even else found
+    inversions = ((symmetric[:, :, None] > symmetric[:, None, :]) & later).sum((1, 2))
+    return symmetric[inversions % 2 == 0] if even else symmetric
 
 
 @lru_cache
 def products(group: str) -> np.ndarray:
     """(order, order) int64: [x, y] is the element that applies y, then x."""
-    found = elements(group)
-    weights = found.shape[1] ** np.arange(found.shape[1] - 1, -1, -1)
-    return np.searchsorted(found @ weights, found[:, found] @ weights)
+    members = elements(group)
+    weights = members.shape[1] ** np.arange(members.shape[1] - 1, -1, -1)
+    return np.searchsorted(members @ weights, members[:, members] @ weights)
 
 
 def tokens(config: Config) -> np.ndarray:
     """(n,) int64: the elements that tokens are drawn from, all equally likely."""
-    found = elements(config.group)
-    moved = (found != np.arange(found.shape[1])).sum(1)
-    return np.flatnonzero(moved <= (config.moves if config.moves is not None else found.shape[1]))
+    members = elements(config.group)
+    moved = (members != np.arange(members.shape[1])).sum(1)
+    return np.flatnonzero(moved <= (config.moves if config.moves is not None else members.shape[1]))
 
 
 def chance(config: Config) -> float:

@@ -16,6 +16,7 @@ its end asked for; with several threads asked, one after the other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -39,9 +40,10 @@ HEX = np.array(list(b"0123456789abcdef"), dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(haystack.HaystackText):
     """Sizes of one condition."""
 
+    clue: ClassVar[bytes] = CLUE
     vocab_size: int = 256  # text: 256
     length: int = 512  # tokens or bytes that the model reads, the last answer's last one excluded
     form: str = "tokens"  # tokens | text (bytes)

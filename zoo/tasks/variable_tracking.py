@@ -18,6 +18,7 @@ All names and all values of an example differ.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -42,9 +43,10 @@ QUESTION = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(haystack.HaystackText):
     """Sizes of one condition."""
 
+    clue: ClassVar[bytes] = CLUE
     vocab_size: int = 256  # text: 256
     length: int = 512  # tokens or bytes that the model reads, the answer's last one excluded
     form: str = "tokens"  # tokens | text (bytes)

@@ -36,8 +36,8 @@ def jobs() -> dict[str, Job]:
 def test_both_sides_compute_the_same(name: str) -> None:
     ours, theirs, arguments = jobs()[name]
     leaves = [x for x in arguments if x.requires_grad]
-    found, expected = (results(function, arguments, leaves) for function in (ours, theirs))
-    for a, b in zip(found, expected, strict=True):
+    actual, expected = (results(function, arguments, leaves) for function in (ours, theirs))
+    for a, b in zip(actual, expected, strict=True):
         assert float((a - b).norm() / b.norm()) < 1e-5
 
 

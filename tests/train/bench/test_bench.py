@@ -77,11 +77,11 @@ def test_wrong_flags(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_real_comparison_in_its_own_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = next(c.name for c in all_cases() if c.operation == "rms norm" and c.target.equal)
     assert run(["bench", name, "--rounds", "3", "--threads", "1", "--json", "--save", str(tmp_path)]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found == json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
-    (row,) = found["results"]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    (row,) = printed["results"]
     assert row["ratio"] == pytest.approx(row["peer_ms"] / row["ours_ms"])
-    assert found["machine"]["threads"] == 1
+    assert printed["machine"]["threads"] == 1
     assert (tmp_path / "bench.png").stat().st_size > 5000
 
 

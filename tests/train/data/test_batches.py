@@ -136,9 +136,9 @@ def test_validation_windows_are_fixed_spread_and_paired_with_documents() -> None
 
 def test_long_documents_predict_every_byte_once() -> None:
     split = split_of()
-    found = long_documents(split, 31)
-    assert [d.name for d in found] == ["d1", "d2", "d4"]
-    for document, n in zip(found, (30, 41, 64), strict=True):
+    long_ones = long_documents(split, 31)
+    assert [d.name for d in long_ones] == ["d1", "d2", "d4"]
+    for document, n in zip(long_ones, (30, 41, 64), strict=True):
         assert len(document.inputs) == len(document.labels) == n
         assert document.inputs[0] == 0
         assert torch.equal(document.labels[:-1], document.inputs[1:])

@@ -162,8 +162,10 @@ def test_a_folder_is_split_by_document(tmp_path: Path) -> None:
     names = [set(s.names or ()) for s in parts(corpus)]
     assert names[0] | names[1] | names[2] == set(files) | {"notes/a.md", "code/b.py", "c.jsonl:1", "c.jsonl:2", "c.jsonl:3"}
     assert sum(map(len, names)) == 65
-    total = sum(s.n_tokens for s in parts(corpus))
-    assert all(0.05 <= s.n_tokens / total < 0.1 for s in parts(corpus)[1:])
+    assert all(s.n_documents for s in parts(corpus))
+    reasons = {"e.txt": "is empty", "image.png": "ends in .png, not in .txt .md .py .jsonl"}
+    assert dict(corpus.report.skipped) == reasons | {".hidden": "is hidden", ".hidden/x.txt": "is hidden"}
+    assert len(corpus.report.read) == 63
     assert "line 1 é".encode() in [t for s in parts(corpus) for t in texts(s)]
     again = folder(path)
     assert again.fingerprint == corpus.fingerprint
@@ -259,6 +261,23 @@ def test_a_folder_of_token_files_declares_its_splits(tmp_path: Path) -> None:
     assert "two files for validation" in place_and_message(lambda: token_corpus(str(tmp_path), 50))[1]
 
 
+@pytest.mark.parametrize(("dtype", "wider", "vocab_size"), [("<u4", "uint32", 50_000), ("<u4", "uint32", 120_000), ("<u2", "uint16", 400)])
+def test_ids_read_at_half_their_width_are_refused(tmp_path: Path, dtype: str, wider: str, vocab_size: int) -> None:
+    ids = np.random.default_rng(0).integers(0, vocab_size, 1000).astype(dtype)
+    (tmp_path / "a.bin").write_bytes(ids.tobytes())
+    narrower = {"uint32": "uint16", "uint16": "uint8"}[wider]
+    place, message = place_and_message(lambda: token_corpus(str(tmp_path / "a.bin"), 1 << 16, narrower))
+    assert place == "dtype"
+    assert f"its ids look like {wider}" in message
+    assert token_corpus(str(tmp_path / "a.bin"), vocab_size, wider).train.n_tokens == 900
+
+
+def test_ids_of_few_and_of_many_kinds_are_taken_as_they_are(tmp_path: Path) -> None:
+    for ids in (np.zeros(100), np.arange(100) % 2, np.arange(100) % 2 * 7, np.random.default_rng(0).integers(0, 50_000, 100)):
+        (tmp_path / "a.bin").write_bytes(ids.astype("<u2").tobytes())
+        assert token_corpus(str(tmp_path / "a.bin"), 50_000).train.n_tokens == 90
+
+
 @pytest.mark.parametrize(
     ("array", "options", "place", "words"),
     [
@@ -319,7 +338,12 @@ def test_a_hub_data_set_as_bytes_and_with_a_tokenizer(tmp_path: Path, monkeypatc
     for split in parts(coded):
         for i in range(split.n_documents):
             assert split.document(i).tolist() == [4, 1, 2, *[3] * int(split.name(i)), 0]
-        words, size = split.n_tokens - split.n_documents, sum(len(f"one two {'three ' * int(n)}é".encode()) for n in split.names or ())
+        assert split.bytes_per_token is None  # é is unknown to it
+    assert "no bits per byte" in coded.report.notes[0]
+    lossless = [{"text": f"one two {' '.join(['three'] * i)} one"} for i in range(1, 50)]
+    monkeypatch.setitem(sys.modules, "datasets", fake_datasets(lossless))
+    for split in parts(hub_corpus(Dataset(id="some/set"), str(tmp_path / "tokenizer.json"), "<end>")):
+        words, size = split.n_tokens - split.n_documents, sum(len(lossless[int(n)]["text"]) for n in split.names or ())
         assert split.bytes_per_token == pytest.approx(size / words)
     for action, place in (
         (lambda: hub_corpus(Dataset(id="other/set")), "id"),
@@ -363,7 +387,7 @@ def test_a_text_corpus_in_a_tokenizer_s_ids(tmp_path: Path) -> None:
             assert split.names == bytes_.names
             for i in range(split.n_documents):
                 assert split.document(i).tolist() == [*head, 1, 2, *[3] * (i + 1), 0]
-            assert split.bytes_per_token == (bytes_.n_bytes or 0) / (3 * 3 + 1 + 2 + 3)
+            assert split.bytes_per_token is None  # é is unknown to it
     assert len({load_corpus(parse_data(data | {"separator": s})).fingerprint for s in (None, "<end>")} | {plain.fingerprint}) == 3
     for changes, place in (({"tokenizer": None, "separator": "<end>"}, "separator"), ({"separator": "</s>"}, "separator")):
         with pytest.raises(ConfigError) as caught:

@@ -86,8 +86,8 @@ def test_one_beside_the_run_comes_first(tmp_path: Path) -> None:
             attempt()
     write_tokenizer(folder)
     assert coder_of(folder, 8).ids("gate") == [2]
-    with companions(folder) as found:
-        assert found == folder
+    with companions(folder) as files:
+        assert files == folder
 
 
 def foreign(path: Path, words: list[str], **extra: Any) -> Path:
@@ -103,9 +103,9 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     text = write_text_folder(tmp_path / "text")
     monkeypatch.setattr(target, "CORPUS", {"kind": "text", "path": str(text)})
     monkeypatch.chdir(tmp_path)
-    found = {w for path in text.rglob("*") if path.is_file() for w in path.read_text(errors="ignore").replace("_", " ").split()}
+    parts = {w for path in text.rglob("*") if path.is_file() for w in path.read_text(errors="ignore").replace("_", " ").split()}
     split = tokenizers.pre_tokenizers.Whitespace()
-    return ["<end>", *sorted({piece for word in found for piece, _ in split.pre_tokenize_str(word)})]
+    return ["<end>", *sorted({piece for word in parts for piece, _ in split.pre_tokenize_str(word)})]
 
 
 def test_measured_as_it_is(tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

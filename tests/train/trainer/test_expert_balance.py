@@ -18,10 +18,11 @@ from tests.oracle import error
 from tests.train.fakes import VOCAB, FakeSource, fake_run
 from tests.train.run.test_resume import Died, Scythe
 from train.config.run import TrainConfig
+from train.data import Batch
 from train.run.single_run import train_run
 from train.trainer.expert_balance import add_up, auxiliary_loss, mixtures, spread, violation
-from train.trainer.initial_state import Carry
-from train.trainer.step import Rows, clip, gradients
+from train.trainer.initial_state import InitialStates
+from train.trainer.step import clip, gradients
 from zoo.config.model import ModelConfig, load_model
 from zoo.convert.checkpoint import family_of
 from zoo.model.model import Model, build
@@ -37,16 +38,16 @@ def mixed(pattern: str = "2*(A E)", tokens: dict[str, Any] | None = None, **expe
     return load_model(values | {"blocks": {"A": {"type": "gqa", "n_heads": 2}, "E": block}})
 
 
-def skewed(seed: int, step: int, batch: int = 16, length: int = 32) -> Rows:
+def skewed(seed: int, step: int, batch: int = 16, length: int = 32) -> Batch:
     """A few frequent ids, every second one told by the one before it."""
     generator = torch.Generator().manual_seed(1000 * seed + step)
     often = torch.arange(1, VOCAB + 1.0) ** -1.5
     ids = torch.multinomial(often.expand(batch, VOCAB), length + 1, replacement=True, generator=generator)
     ids[:, 1::2] = (ids[:, :length:2] + 1) % VOCAB
-    return Rows(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), None)
+    return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), None)
 
 
-def routed_by(model: Model, rows: Rows, **given: Tensor) -> tuple[Tensor, list[Routed]]:
+def routed_by(model: Model, rows: Batch, **given: Tensor) -> tuple[Tensor, list[Routed]]:
     calls: list[Routed] = []
     loss, _ = model.loss(rows.inputs, rows.labels, documents=rows.documents, routed=calls, **given)
     return loss, calls
@@ -119,12 +120,12 @@ def test_what_is_learned_is_not_what_is_measured() -> None:
 
 
 def test_padding_is_not_counted() -> None:
-    """Rows of 20 and 12 tokens beside each other, as they are alone."""
+    """Sequences of 20 and 12 tokens beside each other, as they are alone."""
     model = build(mixed(balance=1.0, z_loss=0.1)).double()
     rows = skewed(0, 0, batch=2, length=20)
     padding = torch.arange(20) < torch.tensor([[0], [8]])
     _, calls = routed_by(model, rows, padding=padding)
-    alone = [routed_by(model, Rows(rows.inputs[i : i + 1, at:], rows.labels[i : i + 1, at:], None))[1] for i, at in ((0, 0), (1, 8))]
+    alone = [routed_by(model, Batch(rows.inputs[i : i + 1, at:], rows.labels[i : i + 1, at:], None))[1] for i, at in ((0, 0), (1, 8))]
     for call, first, second in zip(calls, *alone, strict=True):
         assert torch.equal(call.load, first.load + second.load)
     assert [int(call.load.sum()) for call in calls] == [32 * TOP_K, 32 * TOP_K]
@@ -133,27 +134,27 @@ def test_padding_is_not_counted() -> None:
 @pytest.mark.parametrize("packed", [False, True])
 def test_pieces_of_a_step_add_up(packed: bool) -> None:
     drawn = FakeSource(packed=packed).batch(0, 8)
-    rows = Rows(drawn.inputs, drawn.labels, drawn.documents)
-    found = []
+    rows = Batch(drawn.inputs, drawn.labels, drawn.documents)
+    results = []
     for train in (TrainConfig(batch_size=8), TrainConfig(batch_size=2, accumulate=4)):
         model = build(mixed(balance=0.5)).double()
-        step = gradients(model, rows, Carry(train, model.config, 0), train, 0, 0)
-        found.append((step.loss, list(step.loads.values()), {name: p.grad for name, p in model.named_parameters()}))
-    assert error(found[0][0], found[1][0]) < 1e-12
-    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
+        step = gradients(model, rows, InitialStates(train, model.config, 0), train, 0, 0)
+        results.append((step.loss, list(step.loads.values()), {name: p.grad for name, p in model.named_parameters()}))
+    assert error(results[0][0], results[1][0]) < 1e-12
+    assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
     model = build(mixed(balance=0.5)).double()
     for piece in rows.split(2):
         loss, calls = routed_by(model, piece)
         ((loss + auxiliary_loss(calls)) / 4).backward()
     for name, p in model.named_parameters():
-        assert error(found[1][2][name], p.grad) < 1e-12, name
+        assert error(results[1][2][name], p.grad) < 1e-12, name
 
 
 def test_segments_are_met_in_turn() -> None:
     """20 tokens in segments of 8, two tokens of memory before each and behind each that is full."""
     model = build(mixed(tokens={"memory": {"count": 2, "segment": 8}}))
     train, rows = TrainConfig(batch_size=2), skewed(0, 0, batch=2, length=20)
-    loads = gradients(model, rows, Carry(train, model.config, 0), train, 0, 0).loads
+    loads = gradients(model, rows, InitialStates(train, model.config, 0), train, 0, 0).loads
     assert list(loads) == mixtures(model)
     assert [int(load.sum()) for load in loads.values()] == [2 * TOP_K * (20 + 3 * 2 + 2 * 2)] * 2
 
@@ -192,27 +193,27 @@ def test_a_run_logs_the_load_and_goes_on_where_it_was(tmp_path: Path, monkeypatc
 def trained(seed: int, steps: int, batch: int, **experts: Any) -> list[float]:
     """The violation of each step."""
     model, train = build(mixed(**experts), seed), TrainConfig(batch_size=batch)
-    optimiser, found = torch.optim.AdamW(model.parameters(), lr=1e-2), []
+    optimiser, violations = torch.optim.AdamW(model.parameters(), lr=1e-2), []
     for step in range(steps):
-        loads = gradients(model, skewed(seed, step, batch), Carry(train, model.config, seed), train, seed, step).loads
+        loads = gradients(model, skewed(seed, step, batch), InitialStates(train, model.config, seed), train, seed, step).loads
         clip(list(model.parameters()), 1.0)
         optimiser.step()
         optimiser.zero_grad()
         for block, load in loads.items():
             block.rebalance(load)
-        found.append(float(spread(list(loads.values()))[0]))
-    return found
+        violations.append(float(spread(list(loads.values()))[0]))
+    return violations
 
 
-def mean_of_last(found: list[float], count: int = 20) -> float:
-    return sum(found[-count:]) / count
+def mean_of_last(violations: list[float], count: int = 20) -> float:
+    return sum(violations[-count:]) / count
 
 
 @pytest.mark.parametrize("keys", [{"balance": 1.0}, BIASED], ids=["balance", "bias"])
 def test_balanced_experts_even_out(keys: dict[str, Any]) -> None:
     """On the same tokens, again and again."""
     block = moe.Config(n_experts=EXPERTS, top_k=TOP_K, **keys).build(16)
-    x, optimiser, found = torch.randn(1, 256, 16) + 0.5, torch.optim.SGD([block.router.weight], lr=0.3), []
+    x, optimiser, violations = torch.randn(1, 256, 16) + 0.5, torch.optim.SGD([block.router.weight], lr=0.3), []
     for _ in range(60):
         call = routed_alone(block, x)
         if call.loss.requires_grad:
@@ -220,9 +221,9 @@ def test_balanced_experts_even_out(keys: dict[str, Any]) -> None:
         optimiser.step()
         optimiser.zero_grad()
         block.rebalance(call.load)
-        found.append(float(violation(call.load)))
-    assert found[0] > 0.8
-    assert found[-1] < 0.3
+        violations.append(float(violation(call.load)))
+    assert violations[0] > 0.8
+    assert violations[-1] < 0.3
 
 
 @pytest.mark.slow
@@ -230,8 +231,8 @@ def test_balanced_experts_even_out(keys: dict[str, Any]) -> None:
 def test_balanced_experts_are_more_even_than_unbalanced_ones(seed: int) -> None:
     plain = {scores: mean_of_last(trained(seed, 100, 16, scores=scores)) for scores in ("softmax", "sigmoid")}
     for scores, keys in (("softmax", {"balance": 0.02}), ("sigmoid", BIASED)):
-        found = trained(seed, 100, 16, **keys)
-        assert mean_of_last(found) < 2 / 3 * min(found[0], plain[scores])
+        violations = trained(seed, 100, 16, **keys)
+        assert mean_of_last(violations) < 2 / 3 * min(violations[0], plain[scores])
 
 
 def test_what_is_of_training_is_not_exported() -> None:

@@ -15,8 +15,8 @@ from tests.train.run.test_resume import Died, Scythe, assert_same_run, spec_with
 from tests.train.trainer.test_training import rows
 from train.config.run import TrainConfig
 from train.run.single_run import train_run
-from train.trainer.initial_state import Carry
-from train.trainer.state_distribution import FITTED, Normal, draw, fitted, fixed
+from train.trainer.initial_state import InitialStates
+from train.trainer.state_distribution import FITTED, Normal, fitted, fixed, sample
 from train.trainer.step import gradients
 from zoo.config.model import load_model
 from zoo.model.model import ModelState, build
@@ -38,7 +38,7 @@ def final_states(rows: int, seed: int) -> Any:
 
 def test_noise_is_of_one_size_everywhere() -> None:
     distribution = fixed(final_states(4, 0), 0.3)
-    memory = draw(distribution, 5000, torch.Generator().manual_seed(0))[0][0]
+    memory = sample(distribution, 5000, torch.Generator().manual_seed(0))[0][0]
     assert memory.conv.shape == (5000, 3, 5)
     for x in memory:
         assert abs(float(x.mean())) < 0.005
@@ -61,7 +61,7 @@ def test_fitted_is_the_mean_and_variance_of_each_head_and_tensor() -> None:
     joined = torch.cat([batch[0][0].conv for batches in steps for batch in batches])
     torch.testing.assert_close(conv.var, joined.var(correction=0).expand(1, 3, 5))
     assert distribution.layers[0][1] is None
-    drawn = draw(distribution, 5000, torch.Generator().manual_seed(0))[0][0].matrix
+    drawn = sample(distribution, 5000, torch.Generator().manual_seed(0))[0][0].matrix
     torch.testing.assert_close(drawn.mean((0, 2, 3)), matrix.mean[0, :, 0, 0], rtol=0.02, atol=0)
     torch.testing.assert_close(drawn.std((0, 2, 3)), matrix.var[0, :, 0, 0].sqrt(), rtol=0.02, atol=0)
 
@@ -82,9 +82,9 @@ def test_drawn_rows_go_on_from_their_state_and_the_others_begin(state: str, shar
     """Each row alone: read from its drawn state, or from nothing, which is not a state of zeros here."""
     model = build(model_config()).double().eval()
     train = TrainConfig(batch_size=8, state=state, state_share=share, state_noise=0.5 if state == "noise" else None)
-    now, carry = rows(step=1, packed=packed), Carry(train, model.config, 0)
-    carry.keep([model.hidden(rows().inputs)[1]])
-    (start, documents), *_ = carry.start(1, [now.documents])
+    now, initial = rows(step=1, packed=packed), InitialStates(train, model.config, 0)
+    initial.keep([model.hidden(rows().inputs)[1]])
+    (start, documents), *_ = initial.of_step(1, [now.documents])
     documents = None if documents is None else documents.expand_as(now.inputs)
     got = model.hidden(now.inputs, start, documents=documents)[0]
     fresh = model.hidden(now.inputs, documents=now.documents)[0]
@@ -106,20 +106,20 @@ def test_attention_starts_from_nothing_beside_a_drawn_memory() -> None:
         "A": {"type": "gqa", "n_heads": 2},
     }
     model = build(load_model({"d_model": 16, "vocab_size": 24, "blocks": blocks, "pattern": "M W A"}))
-    carry = Carry(TrainConfig(batch_size=8, state="fitted"), model.config, 0)
+    initial = InitialStates(TrainConfig(batch_size=8, state="fitted"), model.config, 0)
     state = detach(model.hidden(rows().inputs)[1])
-    carry.keep([state, state])
-    (start, documents), *_ = carry.start(1, [None])
+    initial.keep([state, state])
+    (start, documents), *_ = initial.of_step(1, [None])
     assert documents is None
     assert [[inner is None for inner in layer] for layer in start.layers] == [[False], [True], [True]]
     assert [x.shape for x in start.layers[0][0] if x is not None] == [x.shape for x in state.layers[0][0] if x is not None]
     assert bool((start.cursor.position == 0).all())
-    assert len(state_tensors(carry.states)) == 4  # two distributions, of the convolution and the memory
-    assert all(torch.equal(a.mean, b.mean) for a, b in zip(*(normals(carry) for _ in range(2)), strict=True))
+    assert len(state_tensors(initial.states)) == 4  # two distributions, of the convolution and the memory
+    assert all(torch.equal(a.mean, b.mean) for a, b in zip(*(normals(initial) for _ in range(2)), strict=True))
 
 
-def normals(carry: Carry) -> list[Normal]:
-    leaves = torch.utils._pytree.tree_leaves(carry.states, is_leaf=lambda x: isinstance(x, Normal))
+def normals(initial: InitialStates) -> list[Normal]:
+    leaves = torch.utils._pytree.tree_leaves(initial.states, is_leaf=lambda x: isinstance(x, Normal))
     return [x for x in leaves if isinstance(x, Normal)]
 
 
@@ -127,12 +127,12 @@ def normals(carry: Carry) -> list[Normal]:
 def test_states_are_carried_from_their_step_on(state: str) -> None:
     model = build(model_config())
     train = TrainConfig(batch_size=4, accumulate=2, state=state, state_from=0.7, state_noise=0.1 if state == "noise" else None)
-    carry, found = Carry(train, model.config, 0, steps=10), []
+    initial, given = InitialStates(train, model.config, 0, steps=10), []
     for step in range(10):
-        found.append([start is not None for start, _ in carry.start(step, [None, None])])
-        _, states, _ = gradients(model, rows(step=step), carry, train, 0, step)
-        carry.keep(states)
-    assert found == [[False, False]] * 7 + [[True, True]] * 3
+        given.append([start is not None for start, _ in initial.of_step(step, [None, None])])
+        _, states, _ = gradients(model, rows(step=step), initial, train, 0, step)
+        initial.keep(states)
+    assert given == [[False, False]] * 7 + [[True, True]] * 3
 
 
 def losses(tmp_path: Path, **train: Any) -> list[bytes]:
@@ -181,12 +181,12 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     windowed = {"M": {"type": "mamba2", "d_state": 4, "head_dim": 8, "state_window": 4}}
     config = load_model({"d_model": 16, "vocab_size": 24, "blocks": windowed, "pattern": "M"})
     with pytest.raises(ConfigError, match=r"train\.state = 'fitted': M has a state_window.*choices: none, pass, tbptt"):
-        Carry(TrainConfig(state="fitted"), config, 0)
-    Carry(TrainConfig(state="pass"), config, 0)
+        InitialStates(TrainConfig(state="fitted"), config, 0)
+    InitialStates(TrainConfig(state="pass"), config, 0)
     with pytest.raises(ConfigError, match=r"train\.growing_state = 'keep': with state: fitted there is no cache to keep"):
-        Carry(TrainConfig(state="fitted", growing_state="keep"), model_config("L G F"), 0)
-    with pytest.raises(ConfigError, match=r"train\.state = 'fitted': can't mix the rows of a segment memory"):
-        Carry(TrainConfig(state="fitted"), model_config(tokens={"memory": {"count": 2, "segment": 5}}), 0)
+        InitialStates(TrainConfig(state="fitted", growing_state="keep"), model_config("L G F"), 0)
+    with pytest.raises(ConfigError, match=r"train\.state = 'fitted': can't mix the sequences of a segment memory"):
+        InitialStates(TrainConfig(state="fitted"), model_config(tokens={"memory": {"count": 2, "segment": 5}}), 0)
     attention = load_model({"d_model": 16, "vocab_size": 24, "blocks": {"A": {"type": "gqa", "n_heads": 2}}, "pattern": "A"})
     with pytest.raises(ConfigError, match=r"train\.state = 'fitted': this model has no recurrent state"):
-        Carry(TrainConfig(state="fitted"), attention, 0).keep([build(attention).hidden(rows().inputs)[1]])
+        InitialStates(TrainConfig(state="fitted"), attention, 0).keep([build(attention).hidden(rows().inputs)[1]])

@@ -24,8 +24,8 @@ def spec(**kernels_config: object) -> RunConfig:
 
 
 def test_verifying_changes_no_number(tmp_path: Path) -> None:
-    found = [train_run(spec(verify=verify), tmp_path / str(verify), source=FakeSource()) for verify in (False, True)]
-    assert found[0].loss == found[1].loss
+    summaries = [train_run(spec(verify=verify), tmp_path / str(verify), source=FakeSource()) for verify in (False, True)]
+    assert summaries[0].loss == summaries[1].loss
     assert (tmp_path / "False" / "metrics.csv").read_bytes() == (tmp_path / "True" / "metrics.csv").read_bytes()
 
 

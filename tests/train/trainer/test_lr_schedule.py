@@ -25,16 +25,16 @@ def test_no_warmup() -> None:
 
 
 def test_cosine_starts_at_lr_and_nears_its_end() -> None:
-    found = rates(100, warmup=0.0, final_lr=0.1)
-    assert found[0] == 1.0
-    assert found[50] == pytest.approx(0.55)
-    assert found[-1] == pytest.approx(0.1, abs=1e-3)
-    assert found == sorted(found, reverse=True)
+    values = rates(100, warmup=0.0, final_lr=0.1)
+    assert values[0] == 1.0
+    assert values[50] == pytest.approx(0.55)
+    assert values[-1] == pytest.approx(0.1, abs=1e-3)
+    assert values == sorted(values, reverse=True)
 
 
 def test_wsd_is_flat_then_linear() -> None:
-    found = rates(10, warmup=0.0, schedule="wsd", decay_share=0.5, final_lr=0.0)
-    assert found == pytest.approx([1.0] * 5 + [1.0, 0.8, 0.6, 0.4, 0.2])
+    values = rates(10, warmup=0.0, schedule="wsd", decay_share=0.5, final_lr=0.0)
+    assert values == pytest.approx([1.0] * 5 + [1.0, 0.8, 0.6, 0.4, 0.2])
 
 
 def test_all_warmup() -> None:

@@ -21,12 +21,12 @@ from blocks.errors import ConfigError
 from blocks.state import detach
 from tests.train.fakes import FakeSource, fake_run, model_config
 from train.config.run import RunConfig, TrainConfig, first_difference, parse_run
-from train.data import open_source
+from train.data import Batch, open_source
 from train.run.single_run import train_run
 from train.system.nested_tensors import load_nested, save_nested
-from train.trainer.initial_state import Carry
+from train.trainer.initial_state import InitialStates
 from train.trainer.optimiser import adamw, decayed
-from train.trainer.step import Rows, gradients
+from train.trainer.step import gradients
 from zoo.config.model import load_model
 from zoo.ledger.growth import growing
 from zoo.model.model import IGNORE, build
@@ -34,11 +34,11 @@ from zoo.model.model import IGNORE, build
 ROOT = Path(__file__).parents[3]
 
 
-def rows(batch: int = 8, step: int = 0, packed: bool = False) -> Rows:
+def rows(batch: int = 8, step: int = 0, packed: bool = False) -> Batch:
     drawn = FakeSource(packed=packed).batch(step, batch)
     hidden = torch.rand(drawn.labels.shape, generator=torch.Generator().manual_seed(step)) < 0.4
     labels = drawn.labels.masked_fill(hidden, IGNORE)
-    return Rows(drawn.inputs, labels, drawn.documents)
+    return Batch(drawn.inputs, labels, drawn.documents)
 
 
 def named_gradients(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -47,16 +47,16 @@ def named_gradients(model: torch.nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_accumulation_equals_one_large_batch(packed: bool) -> None:
-    found = []
+    results = []
     batch = rows(packed=packed)
     for train in (TrainConfig(batch_size=8), TrainConfig(batch_size=2, accumulate=4)):
         model = build(model_config()).double()
-        loss, states, _ = gradients(model, batch, Carry(train, model.config, 0), train, 0, 0)
-        found.append((loss, named_gradients(model)))
+        loss, states, _ = gradients(model, batch, InitialStates(train, model.config, 0), train, 0, 0)
+        results.append((loss, named_gradients(model)))
         assert len(states) == train.accumulate
-    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-12, atol=0)
-    for name, gradient in found[0][1].items():
-        torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-9, atol=1e-12, msg=name)
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-12, atol=0)
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-9, atol=1e-12, msg=name)
 
 
 def test_a_step_can_be_run_again() -> None:
@@ -64,17 +64,17 @@ def test_a_step_can_be_run_again() -> None:
     model = build(model_config(dropout=0.3)).train()
     losses = []
     for step in (1, 2, 2):
-        losses.append(gradients(model, rows(step=1), Carry(train, model.config, 0), train, 5, step)[0])
+        losses.append(gradients(model, rows(step=1), InitialStates(train, model.config, 0), train, 5, step)[0])
     assert torch.equal(losses[1], losses[2])
     assert not torch.equal(losses[0], losses[1])  # another step, other dropout
 
 
-def carry_after(train: TrainConfig, model: Any, batch: Rows) -> Carry:
-    carry = Carry(train, model.config, 0)
+def initial_after(train: TrainConfig, model: Any, batch: Batch) -> InitialStates:
+    initial = InitialStates(train, model.config, 0)
     with torch.no_grad():
         _, state = model.hidden(batch.inputs, documents=batch.documents)
-    carry.keep([state])
-    return carry
+    initial.keep([state])
+    return initial
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -83,7 +83,7 @@ def test_state_passing_continues_another_row_or_starts_anew(share: float, packed
     model = build(model_config()).double().eval()
     train = TrainConfig(batch_size=8, state="pass", state_share=share)
     before, now = rows(packed=packed), rows(step=1, packed=packed)
-    (state, documents), *_ = carry_after(train, model, before).start(1, [now.documents])
+    (state, documents), *_ = initial_after(train, model, before).of_step(1, [now.documents])
     documents = None if documents is None else documents.expand_as(now.inputs)
     got = model.hidden(now.inputs, state, documents=documents)[0]
     fresh = model.hidden(now.inputs, documents=now.documents)[0]
@@ -100,7 +100,7 @@ def test_state_passing_continues_another_row_or_starts_anew(share: float, packed
     assert share != 0.5 or 0 < chosen < 8
 
 
-def after_row(model: Any, before: Rows, other: int, now: Rows, row: int) -> Tensor:
+def after_row(model: Any, before: Batch, other: int, now: Batch, row: int) -> Tensor:
     """Row `row` of now, read after row `other` of before as one document."""
     head = None if before.documents is None else before.documents[other : other + 1]
     _, state = model.hidden(before.inputs[other : other + 1], documents=head)
@@ -115,27 +115,27 @@ def test_tbptt_reads_on_and_stops_the_gradient() -> None:
     model = build(model_config()).double().eval()
     train = TrainConfig(batch_size=8, state="tbptt")
     first, second = rows(), rows(step=1)
-    carry = carry_after(train, model, first)
-    (state, documents), *_ = carry.start(1, [None])
+    initial = initial_after(train, model, first)
+    (state, documents), *_ = initial.of_step(1, [None])
     assert documents is None
     got = model.hidden(second.inputs, state)[0]
     whole = model.hidden(torch.cat([first.inputs, second.inputs], 1))[0]
     torch.testing.assert_close(got, whole[:, 12:], rtol=1e-10, atol=1e-12)
     _, state = model.hidden(first.inputs)
-    carry.keep([state])
-    assert carry.states[0].layers[0][0].total.requires_grad is False
-    assert torch.equal(carry.states[0].layers[0][0].total, detach(state).layers[0][0].total)
+    initial.keep([state])
+    assert initial.states[0].layers[0][0].total.requires_grad is False
+    assert torch.equal(initial.states[0].layers[0][0].total, detach(state).layers[0][0].total)
 
 
 def test_growing_states_are_refused_restarted_or_kept() -> None:
     model = model_config("L G F")
     assert growing(model) == {(1, 0): "G"}
     with pytest.raises(ConfigError, match=r"train\.state = 'pass': the state of G grows"):
-        Carry(TrainConfig(state="pass"), model, 0)
+        InitialStates(TrainConfig(state="pass"), model, 0)
     for rule, kept in (("restart", False), ("keep", True)):
-        carry = Carry(TrainConfig(state="tbptt", growing_state=rule), model, 0)
-        carry.keep([build(model).hidden(rows().inputs)[1]])
-        assert [layer[0] is not None for layer in carry.states[0].layers][:2] == [True, kept]
+        initial = InitialStates(TrainConfig(state="tbptt", growing_state=rule), model, 0)
+        initial.keep([build(model).hidden(rows().inputs)[1]])
+        assert [layer[0] is not None for layer in initial.states[0].layers][:2] == [True, kept]
 
 
 PLANS = {PREFIX: {"prefix": {"count": 2}}, META: {"meta": {"every": 4}}, LANDMARK: {"landmark": {"every": 4}}}
@@ -148,32 +148,32 @@ def test_states_of_every_block_are_carried_and_kept(block: str, state: str, tmp_
     model = build(load_model({"d_model": 32, "vocab_size": 24, "blocks": {"X": {"type": block}}, "pattern": "X X", "tokens": plan}))
     rule = "restart" if config_class(block).restartable else "keep"
     train = TrainConfig(batch_size=4, accumulate=2, state=state, state_share=0.5, growing_state=rule)
-    carry = Carry(train, model.config, 0)
+    initial = InitialStates(train, model.config, 0)
     for step in range(3):
         model.zero_grad()
-        loss, states, _ = gradients(model, rows(step=step, packed=step == 1), carry, train, 0, step)
+        loss, states, _ = gradients(model, rows(step=step, packed=step == 1), initial, train, 0, step)
         assert bool(torch.isfinite(loss))
         assert all(bool(torch.isfinite(gradient).all()) for gradient in named_gradients(model).values())
-        carry.keep(states)
-        save_nested(carry.states, tmp_path / "carried")
+        initial.keep(states)
+        save_nested(initial.states, tmp_path / "carried")
         again = load_nested(tmp_path / "carried")
-        for ours, theirs in zip(pytree.tree_leaves(carry.states), pytree.tree_leaves(again), strict=True):
+        for ours, theirs in zip(pytree.tree_leaves(initial.states), pytree.tree_leaves(again), strict=True):
             assert torch.equal(ours, theirs) if isinstance(ours, Tensor) else ours == theirs
-        assert pytree.tree_structure(again) == pytree.tree_structure(carry.states)
-        carry.states = again
+        assert pytree.tree_structure(again) == pytree.tree_structure(initial.states)
+        initial.states = again
 
 
 def test_what_cannot_begin_in_the_middle_is_not_restarted() -> None:
     model = load_model({"d_model": 32, "vocab_size": 24, "blocks": {"C": {"type": "core_context"}}, "pattern": "C"})
     with pytest.raises(ConfigError, match=r"train\.growing_state = 'restart': C can't begin"):
-        Carry(TrainConfig(state="pass", growing_state="restart"), model, 0)
+        InitialStates(TrainConfig(state="pass", growing_state="restart"), model, 0)
 
 
 def test_segment_memory_can_stream_but_not_be_mixed() -> None:
     model = model_config(tokens={"memory": {"count": 2, "segment": 5}})
     with pytest.raises(ConfigError, match=r"train\.state"):
-        Carry(TrainConfig(state="pass"), model, 0)
-    Carry(TrainConfig(state="tbptt"), model, 0)
+        InitialStates(TrainConfig(state="pass"), model, 0)
+    InitialStates(TrainConfig(state="tbptt"), model, 0)
 
 
 def test_weight_decay_is_for_matrices_only() -> None:

@@ -18,8 +18,8 @@ Solver = Callable[[list[int], Any], int | None]  # (tokens read, config) -> answ
 def solve(batch: Batch, solver: Solver, config: Any) -> torch.Tensor:
     """(b, t) answers, each from the tokens up to its own position alone; IGNORE where the solver sees no question."""
     rows = batch.inputs.tolist()
-    found = [[solver(row[: t + 1], config) for t in range(len(row))] for row in rows]
-    return torch.tensor([[IGNORE if answer is None else answer for answer in row] for row in found])
+    answers = [[solver(row[: t + 1], config) for t in range(len(row))] for row in rows]
+    return torch.tensor([[IGNORE if answer is None else answer for answer in row] for row in answers])
 
 
 def assert_solved(name: str, config: Any, solver: Solver, *, seeds: tuple[int, ...] = (0, 1, 2), count: int = 8) -> None:

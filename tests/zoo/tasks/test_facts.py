@@ -54,9 +54,9 @@ def solver(seen: list[int], config: Config) -> int | None:
         if len(seen) < 2 or seen[-2] != 3:
             return None
         told = [(verb, *seen[i + 1 : i + 3]) for i, verb in enumerate(seen[:-2]) if verb in (0, 1, 2)]
-        found = answer(told, seen[-1], config)  # type: ignore[arg-type]
-        assert isinstance(found, int)
-        return found
+        place = answer(told, seen[-1], config)  # type: ignore[arg-type]
+        assert isinstance(place, int)
+        return place
     text = bytes(seen).decode()
     question = re.search(r"\nQuestion: Where \w+ (?:the )?(\w+).*\? Answer: in the (\w*)$", text)
     if not question:

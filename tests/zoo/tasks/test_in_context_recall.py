@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tests.zoo.tasks.contract import assert_chance, assert_counted, assert_parsed, assert_refused, assert_solved
-from zoo.tasks import IGNORE, TASKS, in_context_recall, mad
+from zoo.tasks import IGNORE, TASKS, in_context_recall
+from zoo.tasks.shared import mad
 
 Config = in_context_recall.Config
 CONFIGS = {

@@ -99,13 +99,13 @@ def test_the_label_of_texts_of_the_same_class_is_the_answer(name: str) -> None:
         assert_copies(batch)
         for row, expected in zip(batch.inputs.tolist(), batch.labels.tolist(), strict=True):
             for t in range(len(row)):
-                found = read(row[: t + 1])
+                example = read(row[: t + 1])
                 answer = -100
-                if found and len(found[0]) == config.classes:
-                    assert found[1] in found[0]
-                    rest = found[0][found[1]][len(found[2]) :]
+                if example and len(example[0]) == config.classes:
+                    assert example[1] in example[0]
+                    rest = example[0][example[1]][len(example[2]) :]
                     answer = ord(rest[0]) if rest else -100
-                last = t >= config.length - len(found[0][found[1]]) if found and found[1] in found[0] else False
+                last = t >= config.length - len(example[0][example[1]]) if example and example[1] in example[0] else False
                 assert expected[t] == (answer if config.ask == "every" or last else -100)
 
 
@@ -120,11 +120,11 @@ def test_texts_are_drawn_by_count_and_at_chance(name: str) -> None:
         assert not torch.equal(many_shot.generate(config, seed, start, 8, documents=DOCUMENTS).inputs, whole.inputs)
     random = np.random.Generator(np.random.Philox(1))
     for row in many_shot.generate(config, 1, 0, 600, documents=DOCUMENTS).inputs.tolist():
-        found = read(row)
-        assert found
-        labels = found[0]
+        example = read(row)
+        assert example
+        labels = example[0]
         assert len(labels) == config.classes
-        hits += sorted(labels)[random.integers(len(labels))] == found[1]
+        hits += sorted(labels)[random.integers(len(labels))] == example[1]
     assert_rate(hits, 600, many_shot.chance(config))
     assert_parsed("many_shot", config)
 

@@ -25,15 +25,15 @@ CONFIGS = {
 
 
 def needles(seen: list[int], config: Config) -> dict[object, list[list[int]]]:
-    found: dict[object, list[list[int]]] = {}
+    values_of: dict[object, list[list[int]]] = {}
     if config.form == "text":
         for key, value in re.findall(r"\nOne of the special magic numbers for (\w+-\w+) is: (\d+)\.\n", bytes(seen).decode()):
-            found.setdefault(key, []).append(list(value.encode()))
-        return found
+            values_of.setdefault(key, []).append(list(value.encode()))
+        return values_of
     for i in (i for i, token in enumerate(seen) if token == 0):
         key = tuple(seen[i + 1 : i + 1 + config.key_size])
-        found.setdefault(key, []).append(seen[i + 1 + config.key_size :][: config.value_size])
-    return found
+        values_of.setdefault(key, []).append(seen[i + 1 + config.key_size :][: config.value_size])
+    return values_of
 
 
 def solver(seen: list[int], config: Config) -> int | None:
@@ -70,9 +70,9 @@ def test_values_of_any_key_score_at_chance(name: str) -> None:
         config = replace(config, value_size=1)
     batch, hits = needle.generate(config, 1, 0, count), 0
     for row, answer, pick in zip(batch.inputs.tolist(), answers(batch), picks(count, config.hidden), strict=True):
-        found = list(needles(row, config).values())
-        assert len(found) == config.hidden
-        hits += config.hidden > 1 and found[pick][0] == answer[: config.value_size]
+        hidden = list(needles(row, config).values())
+        assert len(hidden) == config.hidden
+        hits += config.hidden > 1 and hidden[pick][0] == answer[: config.value_size]
     if config.hidden > 1:
         assert_rate(hits, count, needle.chance(config))
 

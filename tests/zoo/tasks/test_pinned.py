@@ -92,10 +92,10 @@ PINNED: dict[str, tuple[Any, str]] = {
 
 def digest(name: str) -> str:
     batch = TASKS[name.partition("-")[0]].generate(PINNED[name][0], 3, 0, 8)
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for tensor in (batch.inputs, batch.labels):
-        found.update(tensor.numpy().astype("<i8").tobytes())
-    return found.hexdigest()
+        digest.update(tensor.numpy().astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 @pytest.mark.parametrize("name", PINNED)

@@ -36,8 +36,8 @@ def even(p: tuple[int, ...]) -> bool:
 
 
 def group(name: str) -> list[tuple[int, ...]]:
-    found = sorted(permutations(range(POINTS[name])))
-    return [p for p in found if even(p)] if name.startswith("a") else found
+    group = sorted(permutations(range(POINTS[name])))
+    return [p for p in group if even(p)] if name.startswith("a") else group
 
 
 def solver(seen: list[int], config: Config) -> int | None:

@@ -62,9 +62,9 @@ def _answer(name: str, inputs: np.ndarray, t: int) -> int:
         return solve_mqar(inputs, CONFIGS[name], t)
     if name.startswith("passkey_tokens"):
         return int(inputs[int(np.nonzero(inputs[:t] == inputs[t])[0][-1]) + 1])
-    found = re.findall(rb"The pass key is (\d+)\. Remember", bytes(inputs[: t + 1].astype(np.uint8)))
+    numbers = re.findall(rb"The pass key is (\d+)\. Remember", bytes(inputs[: t + 1].astype(np.uint8)))
     given = len(bytes(inputs[: t + 1].astype(np.uint8)).rpartition(b"The pass key is ")[2])
-    return found[0][given]
+    return numbers[0][given]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -26,8 +26,8 @@ def pairs(seen: list[int], config: Config) -> dict[object, object]:
     if config.form == "text":
         return dict(re.findall(r'"(\w+)": "(\w+)",\n', bytes(seen).decode()))
     n = config.size
-    found = [seen[i + 1 : i + 1 + 2 * n] for i, token in enumerate(seen) if token == 0]
-    return {tuple(pair[:n]): tuple(pair[n:]) for pair in found}
+    pairs = [seen[i + 1 : i + 1 + 2 * n] for i, token in enumerate(seen) if token == 0]
+    return {tuple(pair[:n]): tuple(pair[n:]) for pair in pairs}
 
 
 def follow(links: dict[object, object], key: object) -> list[object]:

@@ -23,13 +23,15 @@ CONFIGS = {
 def held(seen: list[int], config: Config) -> dict[object, list[object]]:
     """The names that hold each value, in the order in which they were assigned."""
     if config.form == "text":
-        found: list[tuple[object, object]] = re.findall(r"\nVAR (\w+) = (?:VAR )?(\w+)\n", bytes(seen).decode())
+        assignments: list[tuple[object, object]] = re.findall(r"\nVAR (\w+) = (?:VAR )?(\w+)\n", bytes(seen).decode())
     else:
         n = config.size
-        found = [(tuple(seen[i + 1 : i + 1 + n]), tuple(seen[i + 2 + n : i + 2 + 2 * n])) for i, token in enumerate(seen) if token == 0]
+        assignments = [
+            (tuple(seen[i + 1 : i + 1 + n]), tuple(seen[i + 2 + n : i + 2 + 2 * n])) for i, token in enumerate(seen) if token == 0
+        ]
     state: dict[object, object] = {}
     chains: dict[object, list[object]] = {}
-    for name, source in found:
+    for name, source in assignments:
         state[name] = state.get(source, source)
         chains.setdefault(state[name], []).append(name)
     return chains

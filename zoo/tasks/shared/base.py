@@ -1,4 +1,4 @@
-"""What all tasks share: the batch they return, and random numbers addressed by example.
+"""The batch that every task returns, the interface of a task, and random numbers addressed by example.
 
 Every number is a pure function of (key, example, column): Philox is a counter-mode generator, so example 10 000 costs no
 more than example 0, and batches may be drawn in any order. Only raw 64-bit words are taken from numpy, whose streams are
@@ -8,6 +8,7 @@ promised to stay; the distributions are made here, so that no release of numpy c
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -27,6 +28,25 @@ class Batch(NamedTuple):
     inputs: Tensor  # (b, t) int64 token ids
     labels: Tensor  # (b, t) int64: what must be predicted next at this position; IGNORE = not scored
     info: dict[str, np.ndarray]  # what varies among examples: (b,) each, or (b, t) where it belongs to a position
+
+
+class TextNeeds(NamedTuple):
+    """Real text that a condition reads: at least so many documents of at least so many bytes, separators included."""
+
+    documents: int
+    bytes: int
+
+
+class ReadsText:
+    """What a task's Config adds where its conditions can read real text."""
+
+    def text_needs(self) -> TextNeeds | None:
+        """The real text that this condition asks for; None: none."""
+        raise NotImplementedError
+
+    def text_arguments(self, texts: Sequence[bytes]) -> dict[str, Any]:
+        """The documents (bytes, no separators) as keyword arguments of the task's `generate`."""
+        raise NotImplementedError
 
 
 class Task(Protocol):

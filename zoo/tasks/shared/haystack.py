@@ -1,4 +1,4 @@
-"""What the tasks with a haystack share (needle, threading, variable_tracking): units of equal width strewn over a long filler.
+"""Tasks with a haystack: units of equal width (needles, pairs, assignments, events) placed at random in a long filler.
 
     [header] haystack with a unit in some of its slots [question, answer] [question, answer] ...
 
@@ -16,12 +16,12 @@ teacher-forced: labels stand only where a token of an answer is next.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from blocks.errors import ConfigError, one_of, require
-from zoo.tasks.shared.base import IGNORE, Batch, batch, integers, placed, speaks_of, uniforms
+from zoo.tasks.shared.base import IGNORE, Batch, ReadsText, TextNeeds, batch, integers, placed, speaks_of, uniforms
 
 FORMS = ("tokens", "text")
 MARKS, NAMES = 4, 12  # first id of the noise, first id of names and values
@@ -54,6 +54,26 @@ class Haystacked(Protocol):
     def length(self) -> int: ...
     @property
     def haystack(self) -> str: ...
+
+
+class HaystackText(ReadsText):
+    """Of a Config with `haystack: text`, whose filler is cut from documents, joined by line ends."""
+
+    clue: ClassVar[bytes]  # documents that hold it are left out: they speak of what the task hides
+
+    @property
+    def haystack(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def room(self) -> int:
+        raise NotImplementedError
+
+    def text_needs(self) -> TextNeeds | None:
+        return TextNeeds(1, 1 + self.room) if self.haystack == "text" else None
+
+    def text_arguments(self, texts: Sequence[bytes]) -> dict[str, Any]:
+        return {"text": b"\n".join(text for text in texts if self.clue.lower() not in text.lower())}
 
 
 class Strewn(NamedTuple):

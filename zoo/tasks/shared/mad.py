@@ -1,4 +1,4 @@
-"""The six tasks of MAD (Poli et al., arXiv:2403.17844) as conditions of the tasks of this folder. Not a task itself.
+"""The six tasks of MAD (Poli et al., arXiv:2403.17844) as conditions of the zoo's tasks.
 
     MAD                          here
     in-context recall            in_context_recall
