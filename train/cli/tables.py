@@ -242,8 +242,8 @@ def plan(made: Plan) -> None:
             table_.add_column(heading, justify="right")
         for run in (r for r in made.runs if r.part == part and r.seed == config.seeds[0]):
             sizes = ", ".join(f"{key} = {size}" for key, size in run.sizes.items()) or "as given"
-            numbers = (f"{run.params:,}", f"{run.flops_train:.4g}", f"{run.mismatch:+.2%}", f"{run.spec.steps:,}", f"{run.tokens:,}")
-            table_.add_row(run.model, *numbers, f"{run.spec.train.lr:g}", f"{run.state_bytes:,}", sizes)
+            numbers = (f"{run.params:,}", f"{run.flops_train:.4g}", f"{run.mismatch:+.2%}", f"{run.config.steps:,}", f"{run.tokens:,}")
+            table_.add_row(run.model, *numbers, f"{run.config.train.lr:g}", f"{run.state_bytes:,}", sizes)
         console.print(table_)
         console.print()
     for line in made.starts():

@@ -189,9 +189,14 @@ def _no_weights(entries: Sequence[Entry], theirs: Mapping[str, Tensor]) -> set[s
     patterns = [entry.pattern for entry in entries if isinstance(entry, (NotAWeight, LeftOut))]
     found = {name for name in theirs if any(fnmatchcase(name, pattern) for pattern in patterns)}
     for entry in entries:
-        if isinstance(entry, Tied) and {entry.name, entry.source} <= set(theirs) and torch.equal(theirs[entry.name], theirs[entry.source]):
+        if isinstance(entry, Tied) and {entry.name, entry.source} <= set(theirs) and _copies(theirs[entry.name], theirs[entry.source]):
             found.add(entry.name)
     return found
+
+
+def _copies(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same numbers; of shapes alone (device meta), whether they may be."""
+    return a.shape == b.shape if a.is_meta or b.is_meta else torch.equal(a, b)
 
 
 def _complain(place: str, *faults: tuple[str, list[str]]) -> None:

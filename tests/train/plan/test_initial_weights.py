@@ -30,7 +30,7 @@ def start(folder: Path, seed: int = 9) -> Path:
 
 
 def spec(init: Path, steps: int = 6, **changes: Any) -> RunConfig:
-    made = fake_run(steps, model_config(), checkpoint_every=2).resolved(steps)
+    made = fake_run(steps, model_config(), checkpoint_every=2).as_dict()
     return parse_run(made | {"init": str(init)} | changes)
 
 
@@ -90,7 +90,7 @@ def test_another_init_is_another_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="init"):
         train_run(spec(start(tmp_path / "b"), 2), tmp_path / "run", source=FakeSource())
     with pytest.raises(ConfigError, match="fresh"):
-        parse_run(spec(tmp_path / "a").resolved(2) | {"init": None, "fresh": ["F"]})
+        parse_run(spec(tmp_path / "a").as_dict() | {"init": None, "fresh": ["F"]})
 
 
 def test_an_experiment_says_at_once_what_does_not_fit(tmp_path: Path) -> None:
@@ -103,5 +103,5 @@ def test_an_experiment_says_at_once_what_does_not_fit(tmp_path: Path) -> None:
         make_plan(load_experiment(path))  # the recall part has another vocabulary
     path = write_experiment(tmp_path, models=members, match={"tolerance": 0.5}, parts={"recall": {"set": {"vocab_size": 256}}})
     plan = make_plan(load_experiment(path))
-    assert [run.start.fresh for run in plan.runs if run.model == "recurrent" and run.start] == [("00_R",)] * 2
+    assert [run.transfer.fresh for run in plan.runs if run.model == "recurrent" and run.transfer] == [("00_R",)] * 2
     assert any("new: 00_R; left: 00_A" in line for line in plan.starts())
