@@ -145,6 +145,9 @@ class Renamed(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[self.names[name]]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.names  # what Mapping does instead reads the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 

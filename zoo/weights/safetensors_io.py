@@ -50,6 +50,9 @@ class Tensors(Mapping[str, Tensor]):
             mapped: Tensor = file.get_tensor(name)
             return mapped.clone()  # the tensor was a map of the file, which would stay open and change with it
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.files  # what Mapping does instead reads the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.files)
 
