@@ -126,6 +126,5 @@ def fake_run(steps: int = 12, model: ModelConfig | None = None, data: dict[str, 
     """A run of the tiny model; `train` are changes to its training."""
     values: dict[str, Any] = {"batch_size": 4, "log_every": 3, "checkpoint_every": 4, "loggers": ("csv",), **train}
     config = TrainConfig(**values)
-    return RunConfig(
-        name="tiny", model=model or model_config(), data=data or {"kind": "fake"}, train=config, budget=BudgetConfig(steps=steps)
-    )
+    budget = BudgetConfig(steps=steps)
+    return RunConfig(name="tiny", model=model or model_config(), data=data or {"kind": "fake"}, train=config, budget=budget, steps=steps)

@@ -247,12 +247,12 @@ def plan(made: Plan) -> None:
             table_.add_column(heading, justify="right")
         for run in (r for r in made.runs if r.part == part and r.seed == config.seeds[0]):
             sizes = ", ".join(f"{key} = {size}" for key, size in run.sizes.items()) or "as given"
-            numbers = (f"{run.params:,}", f"{run.flops_train:.4g}", f"{run.mismatch:+.2%}", f"{run.spec.steps:,}", f"{run.tokens:,}")
-            table_.add_row(run.model, *numbers, f"{run.spec.train.lr:g}", f"{run.state_bytes:,}", sizes)
+            numbers = (f"{run.params:,}", f"{run.flops_train:.4g}", f"{run.mismatch:+.2%}", f"{run.config.steps:,}", f"{run.tokens:,}")
+            table_.add_row(run.model, *numbers, f"{run.config.train.lr:g}", f"{run.state_bytes:,}", sizes)
         console.print(table_)
         for run in (r for r in made.runs if r.part == part and r.seed == config.seeds[0]):
             for name, spent in (("tokens", run.tokens), ("flops", run.flops_train)):
-                asked = getattr(run.spec.budget, name)
+                asked = getattr(run.config.budget, name)
                 if asked is not None and abs(spent / asked - 1) > OFF_BUDGET:
                     console.print(
                         f"  budget: {run.model} spends {spent:,} {name}, not {asked:g}: whole steps, at least one", highlight=False

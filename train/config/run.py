@@ -9,7 +9,7 @@ from typing import Any
 from blocks.errors import ConfigError, one_of, require
 from kernels import BACKENDS
 from zoo.config.model import ModelConfig, model_mapping, validate
-from zoo.config.schema import parse, plain
+from zoo.config.schema import Prepared, parse, plain
 
 SCHEDULES = ("cosine", "wsd", "constant")
 STATES = ("none", "pass", "tbptt", "noise", "fitted")
@@ -85,7 +85,7 @@ def _check_states(config: TrainConfig) -> None:
     noisy, sigma = config.state == "noise", config.state_noise
     require(noisy or sigma is None, "state_noise", sigma, f"is only of state: noise, not of {config.state}", "null, or state: noise")
     require(not noisy or sigma is not None, "state_noise", sigma, "is needed by state: noise", "for example 0.1; fitted finds its own")
-    require(sigma is None or sigma > 0, "state_noise", sigma, "must be above 0", "state: none starts from nothing")
+    require(sigma is None or sigma > 0, "state_noise", sigma, "must be above 0", "state: none adds no noise")
     carries, others = config.state != "none", ", ".join(s for s in STATES if s != "none")
     require(carries or config.state_from == 0, "state_from", config.state_from, "means nothing with state: none", f"state: {others}")
 
@@ -129,34 +129,40 @@ class KernelsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """One run, fully defined."""
+class RunConfig(Prepared):
+    """One run, fully decided."""
 
     name: str  # what reports call it
     model: ModelConfig
     data: dict[str, Any]  # read by train.data
     train: TrainConfig
-    budget: BudgetConfig
+    budget: BudgetConfig  # what was asked for; what it came to is `steps`, which alone counts
     kernels: KernelsConfig = field(default_factory=KernelsConfig)
     seed: int = 0  # of the weights, of dropout, and of the data's order
-    steps: int | None = None  # of the optimiser; null = what the budget buys
+    steps: int  # of the optimiser; may be left out in YAML where the budget is in steps
     init: str | None = (
         None  # start from these weights, see zoo.weights.transfer: a run, a checkpoint, an imported folder; null = from the seed
     )
     fresh: tuple[str, ...] | None = None  # with init: blocks whose weights come from the seed all the same; null = those that init lacks
 
+    @classmethod
+    def prepare(cls, values: Any, place: str) -> Any:
+        budget = values.get("budget") if isinstance(values, Mapping) else None
+        steps = budget.get("steps") if isinstance(budget, Mapping) else None
+        return values if steps is None or values.get("steps") is not None else {**values, "steps": steps}
+
     def __post_init__(self) -> None:
         require(bool(self.name), "name", self.name, "must not be empty")
         require(0 <= self.seed < 2**31, "seed", self.seed, "must be in [0, 2^31)")
-        require(self.steps is None or self.steps >= 1, "steps", self.steps, "must be at least 1, or null for what the budget buys")
+        require(self.steps >= 1, "steps", self.steps, "must be at least 1")
         require(self.fresh is None or self.init is not None, "fresh", self.fresh, "means nothing without init", "init: FOLDER")
         try:
             validate(self.model)
         except ConfigError as error:
             raise error.within("model") from None
 
-    def resolved(self, steps: int) -> dict[str, Any]:
-        """config.yaml as a plain mapping: every default written out, and the steps that the budget came to."""
+    def as_dict(self) -> dict[str, Any]:
+        """config.yaml as a plain mapping: every default written out."""
         return {
             "name": self.name,
             "model": model_mapping(self.model),
@@ -165,13 +171,13 @@ class RunConfig:
             "kernels": asdict(self.kernels),
             "budget": {key: value for key, value in asdict(self.budget).items() if value is not None},
             "seed": self.seed,
-            "steps": steps,
+            "steps": self.steps,
             **({"init": self.init, "fresh": plain(self.fresh)} if self.init is not None else {}),
         }
 
 
 def parse_run(values: Mapping[str, Any]) -> RunConfig:
-    """A checked RunConfig from a mapping; a resolved config.yaml is one. Raises ConfigError."""
+    """A checked RunConfig from a mapping; a run's config.yaml is one. Raises ConfigError."""
     return parse(RunConfig, values)
 
 
@@ -181,7 +187,7 @@ def first_difference(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any
         return None if old == new else (place, old, new)
     for key in [*old, *(k for k in new if k not in old)]:
         inner = f"{place}.{key}" if place else str(key)
-        found = first_difference(old.get(key), new.get(key), inner)
-        if found is not None:
-            return found
+        difference = first_difference(old.get(key), new.get(key), inner)
+        if difference is not None:
+            return difference
     return None

@@ -10,6 +10,7 @@ from typing import Any
 from blocks.errors import ConfigError, require
 from train.data import Source, open_source
 from train.data.text_codec import has_tokenizer
+from train.data.vocabulary import check_vocabulary
 from train.measure.measure import bytes_per_token, check_measure, parse_measure
 from zoo.config.schema import load_yaml, merge
 from zoo.convert.byte_tokenizer import BYTES, TOKENIZER
@@ -115,9 +116,8 @@ def _words(before: str, values: Mapping[str, Any]) -> str:
 
 
 def _source(data: Mapping[str, Any], model: Model) -> Source:
-    source, known = open_source(data), model.config.vocab_size
-    ids = source.vocab_size
-    require(ids <= known, "data", ids, f"are its ids, and the model has {known} ids", "data.tokenizer=FOLDER/tokenizer.json")
+    source = open_source(data)
+    check_vocabulary(source, model.config.vocab_size, "model.vocab_size", "data.tokenizer=FOLDER/tokenizer.json")
     return source
 
 

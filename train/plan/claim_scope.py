@@ -30,7 +30,7 @@ def scope_of(runs: Sequence[PlannedRun], lengths: Mapping[str, int]) -> Scope:
 def _numbers(run: PlannedRun) -> dict[str, float]:
     """state_bytes, params, flops_train, attention_share, and every number of the model's YAML by its dotted key."""
     own = {"state_bytes": run.state_bytes, "params": run.params, "flops_train": run.flops_train}
-    return {**own, "attention_share": attention_share(run.spec.model), **dict(_leaves(model_mapping(run.spec.model)))}
+    return {**own, "attention_share": attention_share(run.config.model), **dict(_leaves(model_mapping(run.config.model)))}
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

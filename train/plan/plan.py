@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
+
+from torch import Tensor
 
 from blocks.errors import ConfigError
 from train.claims.config import check_claim
@@ -12,13 +15,17 @@ from train.claims.scope import Scope
 from train.config.experiment import Experiment, model_of
 from train.config.run import RunConfig, TrainConfig
 from train.data import Source, open_source
+from train.data.vocabulary import check_vocabulary
 from train.measure.measure import bytes_per_token, check_measure, parse_measure
 from train.plan.budget import Spending
 from train.plan.claim_scope import scope_of
-from train.plan.initial_weights import check_init
+from train.plan.initial_weights import plan_init
 from train.plan.planned_run import PlannedRun
+from zoo.config.model import ModelConfig
 from zoo.config.schema import merge, parse
-from zoo.ledger.match import Match, match
+from zoo.convert.model_folder import read_shapes
+from zoo.ledger.match import Match, Matched, match
+from zoo.measures import MeasureConfig
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Plan:
         return {
             "experiment": config.name,
             "question": config.question,
+            "experiment_file": self.experiment.file_as_dict(),
             "runs": [run.as_dict(self.sources[run.part].label) for run in self.runs],
             "match": {"axis": config.match.axis, "reference": config.match.reference, "tolerance": config.match.tolerance, "worst": worst},
             "measures": {part: _kinds(self.runs, part) for part in self.sources},
@@ -49,8 +57,7 @@ class Plan:
 
     def starts(self) -> list[str]:
         """A line for each model that starts from given weights: which of its blocks are new."""
-        found = {f"{r.model} starts from {r.spec.init}: {r.start}" for r in self.runs if r.start is not None}
-        return sorted(found)
+        return sorted({f"{run.model} starts from {run.config.init}: {run.transfer}" for run in self.runs if run.transfer is not None})
 
 
 def _kinds(runs: Sequence[PlannedRun], part: str) -> dict[str, str]:
@@ -60,76 +67,79 @@ def _kinds(runs: Sequence[PlannedRun], part: str) -> dict[str, str]:
 
 def make_plan(experiment: Experiment) -> Plan:
     """Match every part's models, turn budgets into steps. Trains nothing. Raises ConfigError."""
+    shapes = cache(read_shapes)  # of each `init`, for all models and parts
     runs: list[PlannedRun] = []
     matches, sources = {}, {}
-    for part in experiment.parts:
+    for part in experiment.config.parts:
         matches[part], sources[part] = _match_part(experiment, part)
-        for member in matches[part].models:
-            runs += [_planned(experiment, part, member, seed, matches[part], sources[part]) for seed in experiment.config.seeds]
+        for model in matches[part].models:
+            runs += _planned(experiment, part, model, matches[part].models[model], sources[part], shapes)
     plan = Plan(experiment, tuple(runs), matches, sources)
     if experiment.config.claim is not None:
         check_claim(experiment.config.claim, plan.scope())
     return plan
 
 
-def _match_part(experiment: Experiment, part: str) -> tuple[Match, Source]:
-    spec, rule = experiment.parts[part], experiment.config.match
+def _match_part(experiment: Experiment, name: str) -> tuple[Match, Source]:
+    config, part, rule = experiment.config, experiment.config.parts[name], experiment.config.match
     try:
-        source = open_source(spec.data, experiment.config.seeds[0])
+        source = open_source(part.data, config.seeds[0])
     except ConfigError as error:
-        raise error.within(f"parts.{part}") from None
-    names = spec.members or tuple(experiment.members)
-    models = {name: model_of(experiment, name, part) for name in names}
-    for name, model in models.items():
-        if model.vocab_size < source.vocab_size:
-            rule_text = f"the data has ids up to {source.vocab_size - 1}"
-            raise ConfigError(
-                f"models.{name}.vocab_size", model.vocab_size, rule_text, f"parts.{part}.set: {{vocab_size: {source.vocab_size}}}"
-            )
-    vary = {name: experiment.members[name].vary for name in names}
-    found = match(models, reference=rule.reference, length=source.length, axis=rule.axis, vary=vary, tolerance=rule.tolerance)
-    return found, source
+        raise error.within(f"parts.{name}") from None
+    models = {model: model_of(experiment, model, name) for model in config.models_of(name)}
+    for model, sized in models.items():
+        remedy = f"parts.{name}.set: {{vocab_size: {source.vocab_size}}}"
+        check_vocabulary(source, sized.vocab_size, f"models.{model}.vocab_size", remedy)
+    vary = {model: config.models[model].vary for model in models}
+    match_ = match(models, reference=rule.reference, length=source.length, axis=rule.axis, vary=vary, tolerance=rule.tolerance)
+    return match_, source
 
 
-def _planned(experiment: Experiment, part: str, member: str, seed: int, matched: Match, source: Source) -> PlannedRun:
-    spec, found = experiment.parts[part], matched.models[member]
-    place = f"models.{member}.train.{part}"
-    train = parse(TrainConfig, merge(asdict(spec.train), experiment.members[member].train.get(part, {})), place)
-    spending = Spending(found.config, source.lengths, train.sequences_per_step)
-    steps = spending.steps(spec.budget)
+Shapes = Callable[[str], Mapping[str, Tensor]]  # of the weights that `init` names
+
+
+def _planned(experiment: Experiment, part_name: str, model: str, matched: Matched, source: Source, shapes: Shapes) -> list[PlannedRun]:
+    """The runs of a model in a part, one a seed."""
+    config, part, entry = experiment.config, experiment.config.parts[part_name], experiment.config.models[model]
+    changes = entry.train.get(part_name, {})
+    train = parse(TrainConfig, merge(asdict(part.train), changes), f"models.{model}.train.{part_name}")
+    spending = Spending(matched.config, source.lengths, train.sequences_per_step)
     run = RunConfig(
-        name=f"{experiment.config.name}/{part}/{member}",
-        model=found.config,
-        data=dict(spec.data),
+        name=f"{config.name}/{part_name}/{model}",
+        model=matched.config,
+        data=dict(part.data),
         train=train,
-        budget=spec.budget,
-        kernels=experiment.config.kernels,
-        seed=seed,
-        steps=steps,
-        init=experiment.members[member].init,
-        fresh=experiment.members[member].fresh,
+        budget=part.budget,
+        kernels=config.kernels,
+        seed=config.seeds[0],
+        steps=spending.steps(part.budget),
+        init=entry.init,
+        fresh=entry.fresh,
     )
     try:
-        start = check_init(run)
+        transfer = plan_init(run, None if run.init is None else shapes(run.init))
     except ConfigError as error:
-        raise error.within(f"models.{member}") from None
-    where = f"parts.{part}.measures"
-    rate = bytes_per_token(source)
-    measures = {name: parse_measure(name, m, f"{where}.{name}", source.length, rate) for name, m in spec.measures.items()}
-    for name, (kind, config) in measures.items():
-        check_measure(kind, config, source, found.config, f"{where}.{name}")
-    return PlannedRun(
-        part=part,
-        model=member,
-        spec=run,
-        tokens=spending.tokens(steps),
-        params=found.ledger.params,
-        params_non_embedding=found.ledger.params_non_embedding,
-        flops_train=spending.flops(steps),
-        flops_sequence=found.ledger.flops_train,
-        state_bytes=found.ledger.state_bytes,
-        sizes=found.sizes,
-        mismatch=found.mismatch,
+        raise error.within(f"models.{model}") from None
+    measures = _measures(part.measures, run.model, source, f"parts.{part_name}.measures")
+    planned = PlannedRun(
+        part=part_name,
+        model=model,
+        config=run,
+        ledger=matched.ledger,
+        tokens=spending.tokens(run.steps),
+        flops_train=spending.flops(run.steps),
+        sizes=matched.sizes,
+        mismatch=matched.mismatch,
         measures=measures,
-        start=start,
+        transfer=transfer,
     )
+    return [replace(planned, config=replace(run, seed=seed)) for seed in config.seeds]
+
+
+def _measures(entries: Mapping[str, Any], model: ModelConfig, source: Source, place: str) -> dict[str, tuple[str, MeasureConfig]]:
+    """The measures of a part: name -> (type, Config). Raises ConfigError where the model can't be measured so."""
+    rate = bytes_per_token(source)
+    measures = {name: parse_measure(name, entry, f"{place}.{name}", source.length, rate) for name, entry in entries.items()}
+    for name, (kind, config) in measures.items():
+        check_measure(kind, config, source, model, f"{place}.{name}")
+    return measures

@@ -80,7 +80,7 @@ def _execute(plan: Plan, folder: Path, workers: int, threads: int) -> list[Faile
             for process in list((pool._processes or {}).values()):
                 process.kill()
             raise
-        return [found for i in order if (found := _outcome(plan.runs[i], futures[i])) is not None]
+        return [failed for i in order if (failed := _outcome(plan.runs[i], futures[i])) is not None]
 
 
 def _watch(futures: dict[int, Future[Failed | None]], queue: object, drawing: Drawing) -> None:
@@ -97,4 +97,4 @@ def _outcome(run: PlannedRun, future: Future[Failed | None]) -> Failed | None:
     try:
         return future.result()
     except BrokenProcessPool:
-        return Failed(f"{run.spec.name}, seed {run.seed}: its process ended without a word (killed, or out of memory?)", 1)
+        return Failed(f"{run.config.name}, seed {run.seed}: its process died (killed, or out of memory?)", 1)

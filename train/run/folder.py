@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -69,20 +68,19 @@ def read_summary(folder: Path) -> Summary | None:
     return parse(Summary, json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
-def check_same_run(folder: Path, spec: RunConfig) -> None:
+def check_same_run(folder: Path, run: RunConfig) -> None:
     """Raise ConfigError if the folder was made for another config."""
     path = folder / "config.yaml"
     if not path.exists():
         return
-    old = load_yaml(path)
-    found = first_difference(old, spec.resolved(spec.steps or old.get("steps", 0)))
-    if found is not None:
-        key, before, now = found
+    difference = first_difference(load_yaml(path), run.as_dict())
+    if difference is not None:
+        key, before, now = difference
         raise ConfigError(key, now, f"{folder} holds a run with {before!r}", "choose another folder, or delete that one")
 
 
-def write_definition(folder: Path, resolved: dict[str, Any], source: Source) -> None:
-    """Write what defines the run, or check that the data are still those it began with."""
+def write_definition(folder: Path, run: RunConfig, source: Source) -> None:
+    """Write config.yaml and environment.json, or check that the data are still those that the run began with."""
     place = folder / "environment.json"
     data = {"label": source.label, "fingerprint": source.fingerprint, "vocab_size": source.vocab_size}
     if not place.exists():
@@ -91,12 +89,12 @@ def write_definition(folder: Path, resolved: dict[str, Any], source: Source) -> 
     if old != data:
         rule = f"{folder} was begun with other data, {old['fingerprint']}"
         raise ConfigError("data", data["fingerprint"], rule, "delete it to train anew")
-    write_text(folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False))
+    write_text(folder / "config.yaml", yaml.safe_dump(run.as_dict(), sort_keys=False))
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """No two processes train in one folder. The system frees the lock of a process that is killed."""
+    """Hold the lock of a run's folder: no two processes train in one. The system frees the lock of a process that is killed."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         _lock(descriptor, folder)

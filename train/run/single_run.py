@@ -24,8 +24,9 @@ from blocks.errors import ConfigError, require
 from kernels import BackendError, backend
 from train.config.run import KernelsConfig, RunConfig
 from train.data import Source, open_source
+from train.data.vocabulary import check_vocabulary
 from train.plan.budget import Spending
-from train.plan.initial_weights import check_init, first_model
+from train.plan.initial_weights import first_model, plan_init
 from train.run.folder import Failure, Summary, check_same_run, locked, read_summary, write_definition
 from train.system.atomic_files import write_json
 from train.trainer.checkpoint import begun, restore
@@ -45,53 +46,52 @@ def served_by(kernels: KernelsConfig) -> Iterator[None]:
         raise ConfigError("kernels.backend", kernels.backend, str(error), "auto takes what fits") from None
 
 
-def train_run(spec: RunConfig, folder: Path, *, source: Source | None = None, progress: Bar | None = None) -> Summary:
+def train_run(run: RunConfig, folder: Path, *, source: Source | None = None, progress: Bar | None = None) -> Summary:
     """Train the run in its folder, or go on with it, or return at once if it is done.
 
-    source: the data, if it is open already (drawn with spec.seed). progress: told how the run gets on.
+    source: the data, if it is open already (drawn with run.seed). progress: told how the run gets on.
     Raises ConfigError if the run can't be trained or the folder holds another one, TrainingFailed if it went wrong (now or before),
     KernelError if kernels.verify finds an operation that differs from its reference: nothing is written then.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        check_same_run(folder, spec)
+        check_same_run(folder, run)
         summary = read_summary(folder)
         if summary is not None:
             if summary.error is not None:
                 raise summary.error.exception()
             return summary
-        source = open_source(spec.data, spec.seed) if source is None else source
-        _check_data(spec, source)
-        if not begun(folder):  # what has a checkpoint needs `init` no more
-            check_init(spec)
-        spending = Spending(spec.model, source.lengths, spec.train.sequences_per_step)
-        steps = spec.steps or spending.steps(spec.budget)
-        write_definition(folder, spec.resolved(steps), source)
-        return _train(_Run(spec, folder, source, spending, steps), progress)
+        source = open_source(run.data, run.seed) if source is None else source
+        _check_data(run, source)
+        if not begun(folder):  # a run with a checkpoint needs `init` no more
+            plan_init(run)
+        write_definition(folder, run, source)
+        return _train(_Opened(run, folder, source, Spending(run.model, source.lengths, run.train.sequences_per_step)), progress)
 
 
 @dataclass(frozen=True)
-class _Run:
-    spec: RunConfig
+class _Opened:
+    """A run that is being trained: its config, its folder, its data and what its steps cost."""
+
+    config: RunConfig
     folder: Path
     source: Source
     spending: Spending
-    steps: int
 
 
-def _train(run: _Run, bar: Bar | None) -> Summary:
+def _train(run: _Opened, bar: Bar | None) -> Summary:
     from train.trainer.fit import fit  # Lightning takes seconds to import: only where something is trained
     from train.trainer.module import Training
 
-    start = restore(run.folder)
-    if start is None:
-        model = first_model(run.spec)
+    config, checkpoint = run.config, restore(run.folder)
+    if checkpoint is None:
+        model = first_model(config)
     else:
-        model = build(run.spec.model, run.spec.seed)
-        put_weights(model, start.model, str(run.folder))
-    training = Training(model, run.spec, run.steps, start)
+        model = build(config.model, config.seed)
+        put_weights(model, checkpoint.model, str(run.folder))
+    training = Training(model, config, config.steps, checkpoint)
     try:
-        with served_by(run.spec.kernels):
+        with served_by(config.kernels):
             fit(training, run.folder, run.source, run.spending, bar)
     except TrainingFailed as failure:
         saved = restore(run.folder)
@@ -102,14 +102,14 @@ def _train(run: _Run, bar: Bar | None) -> Summary:
     return _write_summary(run, training, "done", None)
 
 
-def _write_summary(run: _Run, training: Any, status: str, error: Failure | None) -> Summary:
-    p, spec = training.progress, run.spec
+def _write_summary(run: _Opened, training: Any, status: str, error: Failure | None) -> Summary:
+    p = training.progress
     summary = Summary(
         status=status,
-        name=spec.name,
-        seed=spec.seed,
+        name=run.config.name,
+        seed=run.config.seed,
         step=p.step,
-        steps=run.steps,
+        steps=run.config.steps,
         tokens=run.spending.tokens(p.step),
         flops=run.spending.flops(p.step),
         params=training.model.ledger(1).params,
@@ -123,8 +123,7 @@ def _write_summary(run: _Run, training: Any, status: str, error: Failure | None)
     return summary
 
 
-def _check_data(spec: RunConfig, source: Source) -> None:
-    own, needed = spec.model.vocab_size, source.vocab_size
-    require(needed <= own, "model.vocab_size", own, f"the data has ids up to {needed - 1}", f"at least {needed}")
-    streams = spec.train.state != "tbptt" or spec.data.get("mode") == "stream"
+def _check_data(run: RunConfig, source: Source) -> None:
+    check_vocabulary(source, run.model.vocab_size, "model.vocab_size", f"at least {source.vocab_size}")
+    streams = run.train.state != "tbptt" or run.data.get("mode") == "stream"
     require(streams, "train.state", "tbptt", "needs rows that go on from step to step", "data: {mode: stream}")

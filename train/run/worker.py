@@ -1,4 +1,4 @@
-"""One planned run in a process of its own: train it, measure it, tell how it gets on."""
+"""One planned run in a process of its own: train it, measure it, report progress."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Failed:
 
 
 def set_up(threads: int, parent: int) -> None:
-    """A worker's first act: so many threads, the machine's settings, and no life longer than its parent's."""
+    """The start of a worker: so many threads, the machine's settings; it exits with its parent."""
     end_with_parent(parent)
     import torch
 
@@ -38,8 +38,8 @@ def set_up(threads: int, parent: int) -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Live no longer than the process `parent`, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends us
+    """Make this process exit with the process `parent`, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C and kills its workers
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # it died before the line above
@@ -53,11 +53,11 @@ def execute(index: int, run: Any, folder: Path, queue: Queue[Event]) -> Failed |
     from train.trainer.divergence import TrainingFailed
 
     try:
-        train_run(run.spec, folder, progress=QueueBar(index, queue))
-        with served_by(run.spec.kernels):
+        train_run(run.config, folder, progress=QueueBar(index, queue))
+        with served_by(run.config.kernels):
             _measure(index, run, folder, queue)
     except (TrainingFailed, ConfigError, KernelError) as error:
-        return Failed(f"{run.spec.name}, seed {run.seed}: {error}", 2 if isinstance(error, ConfigError) else 1)
+        return Failed(f"{run.config.name}, seed {run.seed}: {error}", 2 if isinstance(error, ConfigError) else 1)
     return None
 
 
@@ -78,6 +78,6 @@ def _measure(index: int, run: Any, folder: Path, queue: Queue[Event]) -> None:
                     last[0] = time.monotonic()
                     queue.put(Event(index, name, done, total))
 
-            return measure(model, run.spec.data, kind, config, run.seed, told, keep)
+            return measure(model, run.config.data, kind, config, run.seed, told, keep)
 
         measured(folder, name, kind, config, run.seed, work)

@@ -94,14 +94,14 @@ class TokensConfig:
     def inserted(self, positions: Tensor) -> list[tuple[int, Tensor, Tensor]]:
         """For each kind: (kind, how many stand directly before each text position, how many directly after it)."""
         none = torch.zeros_like(positions)
-        found = []
+        counts = []
         if self.prefix is not None:
-            found.append((PREFIX, (positions == 0) * self.prefix.count, none))
+            counts.append((PREFIX, (positions == 0) * self.prefix.count, none))
         if self.meta is not None:
-            found.append((META, (positions % self.meta.every == _places(self.meta, positions)).long(), none))
+            counts.append((META, (positions % self.meta.every == _places(self.meta, positions)).long(), none))
         if self.landmark is not None:
-            found.append((LANDMARK, none, (positions % self.landmark.every == self.landmark.every - 1).long()))
-        return found
+            counts.append((LANDMARK, none, (positions % self.landmark.every == self.landmark.every - 1).long()))
+        return counts
 
     def before(self, positions: Tensor) -> Tensor:
         """How many inserted tokens of the document come before each text position (those directly before it included)."""

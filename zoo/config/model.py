@@ -4,56 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from blocks.base import Config
-from blocks.catalogue import config_class
 from blocks.errors import ConfigError, one_of, require
 from blocks.parts import NORMS
+from zoo.config.block import NORM_PLACES, USES, Named, block_mapping, counted, read_blocks
 from zoo.config.inserted_tokens import TokensConfig
 from zoo.config.pattern import expand
-from zoo.config.schema import check_keys, load_yaml, merge, parse, plain
+from zoo.config.schema import Prepared, join, load_yaml, merge, parse, plain
 
-NORM_PLACES = ("pre", "post", "sandwich", "stream", "none")
-INTO = ("stream", "next")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Use:
-    """How the pattern uses a block of any type: keys beside those of its config."""
-
-    share: bool = False  # all its occurrences are one set of weights
-    input_scale: float = 1.0  # factor of what it reads, behind the norm
-    output_scale: float = 1.0  # factor of what it returns, before parallel blocks are mixed
-    norm_place: str | None = None  # of its sub-layer's norm; null: the model's
-    skip_scale: float = 1.0  # factor of the stream that it is added to
-    into: str = "stream"  # where its output goes: the stream | next (only what the next sub-layer reads; see zoo.model.stack)
+__all__ = ["USES", "ModelConfig", "Named", "load_model", "model_mapping", "validate"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Named(Use):
-    """A block of the pattern."""
-
-    type: str
-    config: Config
-    norm_place: str
-
-
-USES = tuple(f.name for f in fields(Use))
-RESERVED = ("type", "like", *USES)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Prepared):
     """What a model's YAML holds."""
 
     d_model: int  # width of the residual stream
     vocab_size: int  # number of token ids
-    blocks: dict[str, Any]  # name -> {type: ..., its fields} or {like: NAME, changes}
+    blocks: dict[str, Named]  # name -> {type: ..., its fields} or {like: NAME, changes}
     pattern: str  # see zoo.config.pattern
     norm: str = "rmsnorm"  # rmsnorm | rmsnorm_centred (weight 1 + w) | rmsnorm_plain (no weight) | layernorm | layernorm_unbiased
     norm_eps: float = 1e-5  # added to the mean square (the variance) under the root
@@ -79,9 +52,20 @@ class ModelConfig:
 
     @cached_property
     def named(self) -> dict[str, Named]:
-        """The blocks by name, `like` resolved; shared ones know how often the pattern uses them."""
+        """The blocks by name; shared ones know how often the pattern uses them."""
         uses = Counter(name for names in self.layers for name in names)
-        return {name: _counted(_named(self, name), name, uses[name]) for name in self.blocks}
+        return {name: counted(block, name, uses[name]) for name, block in self.blocks.items()}
+
+    @classmethod
+    def prepare(cls, values: Any, place: str) -> Any:
+        """The mapping with its blocks read: what they are depends on `plugins`, on `norm_place` and on one another."""
+        blocks = values.get("blocks") if isinstance(values, Mapping) else None
+        if not isinstance(blocks, Mapping):
+            return values
+        plugins, norm_place = values.get("plugins"), values.get("norm_place")  # where they are wrong, their own fields say so
+        allowed = tuple(plugins) if isinstance(plugins, (list, tuple)) else ()
+        placed = norm_place if norm_place in NORM_PLACES else cls.norm_place
+        return {**values, "blocks": read_blocks(blocks, allowed, placed, join(place, "blocks"))}
 
 
 def load_model(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None, *, tiny: bool = False) -> ModelConfig:
@@ -118,7 +102,7 @@ def validate(config: ModelConfig) -> None:
         near = get_close_matches(name, list(config.blocks), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError("pattern", config.pattern, f"there is no block {name!r}", f"{hint}Blocks: {', '.join(config.blocks)}")
-    bases = {str(spec["like"]) for spec in config.blocks.values() if isinstance(spec, Mapping) and "like" in spec}
+    bases = {block.like for block in config.blocks.values()}
     for name in config.blocks:
         require(name in used or name in bases, f"blocks.{name}", None, "is used nowhere in the pattern", "use it or remove it")
     for name, named in config.named.items():
@@ -141,42 +125,8 @@ def model_mapping(config: ModelConfig) -> dict[str, Any]:
     """A ModelConfig as YAML would hold it: every block with all its fields, no `like`."""
     used = {name for layer in config.layers for name in layer}
     values = plain({f.name: getattr(config, f.name) for f in fields(config)} | {"tokens": asdict(config.tokens)})
-    blocks = {name: _named(config, name) for name in config.blocks if name in used}
-    uses = {name: {key: getattr(block, key) for key in USES} for name, block in blocks.items()}
-    values["blocks"] = {name: {"type": b.type} | uses[name] | plain(asdict(b.config)) for name, b in blocks.items()}
+    values["blocks"] = {name: block_mapping(block) for name, block in config.blocks.items() if name in used}
     return values
-
-
-def _named(config: ModelConfig, name: str) -> Named:
-    spec = _inherit(config.blocks, name, ())
-    type_name = spec.get("type")
-    place = f"blocks.{name}"
-    if not isinstance(type_name, str):
-        raise ConfigError(
-            place, None, "needs a type (or like: another block)", "for example {type: gqa, n_heads: 4}; `zoo list blocks` names them"
-        )
-    try:
-        cls = config_class(type_name, config.plugins)
-    except ConfigError as error:
-        raise error.within(place) from None
-    use = parse(Use, {key: value for key, value in spec.items() if key in USES}, place)
-    one_of(f"{place}.norm_place", use.norm_place or config.norm_place, NORM_PLACES)
-    one_of(f"{place}.into", use.into, INTO)
-    for key in ("input_scale", "output_scale", "skip_scale"):
-        require(getattr(use, key) != 0, f"{place}.{key}", 0, "can't be 0", "1 leaves everything as it is")
-    values = {key: value for key, value in spec.items() if key not in RESERVED}
-    check_keys(values, [f.name for f in fields(cls)], place, what=type_name)
-    uses = vars(use) | {"norm_place": use.norm_place or config.norm_place}
-    return Named(type=type_name, config=parse(cls, values, place), **uses)
-
-
-def _counted(block: Named, name: str, uses: int) -> Named:
-    if not block.share or uses == 0:
-        return block
-    try:
-        return replace(block, config=block.config.shared(uses))
-    except ConfigError as error:
-        raise error.within(f"blocks.{name}") from None
 
 
 def _check_together(blocks: Sequence[Named], names: tuple[str, ...]) -> None:
@@ -196,21 +146,3 @@ def _check_into(name: str, block: Named, behind: Sequence[Named] | None) -> None
     require(block.skip_scale == 1, f"{place}.skip_scale", block.skip_scale, "has no effect with into: next")
     for norm_place, whose in ((block.norm_place, place), *((b.norm_place, "the next sub-layer's") for b in behind or ())):
         require(norm_place != "stream", f"{place}.into", block.into, f"can't go with norm_place: stream ({whose})", "into: stream")
-
-
-def _inherit(blocks: Mapping[str, Any], name: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    place = f"blocks.{name}"
-    if name in seen:
-        raise ConfigError(f"blocks.{seen[0]}.like", None, f"goes in a circle: {' -> '.join([*seen, name])}")
-    spec = blocks[name]
-    if not isinstance(spec, Mapping):
-        raise ConfigError(place, spec, "must be a mapping with a type", "for example {type: gqa, n_heads: 4}")
-    if "like" not in spec:
-        return dict(spec)
-    base = spec["like"]
-    if base not in blocks:
-        raise ConfigError(f"{place}.like", base, "there is no such block", f"Blocks: {', '.join(b for b in blocks if b != name)}")
-    if "type" in spec:
-        raise ConfigError(f"{place}.type", spec["type"], "a block has a type or is like another, not both")
-    inherited = _inherit(blocks, str(base), (*seen, name))
-    return {**inherited, **{key: value for key, value in spec.items() if key != "like"}}

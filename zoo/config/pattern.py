@@ -37,18 +37,18 @@ def expand(pattern: str) -> list[tuple[str, ...]]:
 
 
 def _tokens(pattern: str) -> list[_Token]:
-    found, at = [], 0
+    tokens, at = [], 0
     while pattern[at:].strip():
         match = _TOKEN.match(pattern, at)
         if match is None:
             column = at + len(pattern[at:]) - len(pattern[at:].lstrip())
             raise _error(pattern, column, f"{pattern[column]!r} is not part of the pattern language")
         kind = "number" if match[1] else "name" if match[2] else match[3]
-        found.append(_Token(kind, match[0].strip(), match.end() - len(match[0].strip())))
+        tokens.append(_Token(kind, match[0].strip(), match.end() - len(match[0].strip())))
         at = match.end()
-    if not found:
+    if not tokens:
         raise _error(pattern, 0, "the pattern is empty")
-    return found
+    return tokens
 
 
 def _sequence(pattern: str, tokens: list[_Token], i: int) -> tuple[list[tuple[str, ...]], int]:

@@ -18,6 +18,15 @@ from blocks.errors import ConfigError
 T = TypeVar("T")
 
 
+class Prepared:
+    """A dataclass that reads its mapping in another form first: `parse` calls `prepare` before it reads the fields."""
+
+    @classmethod
+    def prepare(cls, values: Any, place: str) -> Any:
+        """The mapping of the fields. A value may be an instance of its field's dataclass already. Raises ConfigError (full place)."""
+        return values
+
+
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file as a plain mapping, interpolations resolved. Executes nothing."""
     path = Path(path)
@@ -83,15 +92,18 @@ def plain(value: Any) -> Any:
 
 def parse(cls: type[T], values: Any, place: str = "") -> T:
     """An instance of the dataclass `cls` from a mapping. Raises ConfigError with the full key's place."""
+    if isinstance(values, Mapping):
+        check_keys(values, _names(cls), place, what=_what(cls))
+    if issubclass(cls, Prepared):
+        values = cls.prepare(values, place)
     if not isinstance(values, Mapping):
         raise ConfigError(place or "configuration", values, f"must be a mapping with the keys {', '.join(_names(cls))}")
-    check_keys(values, _names(cls), place, what=_what(cls))
     hints = _hints(cls)  # type: ignore[arg-type]
-    ready = {key: _field(hints[key], value, _join(place, key)) for key, value in values.items()}
+    ready = {key: _field(hints[key], value, join(place, key)) for key, value in values.items()}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if no_default and field.name not in ready:
-            raise ConfigError(_join(place, field.name), None, f"is missing: {_what(cls)} needs it")
+            raise ConfigError(join(place, field.name), None, f"is missing: {_what(cls)} needs it")
     try:
         return cls(**ready)
     except ConfigError as error:  # what the dataclass itself refuses: its own field's name is the place
@@ -109,25 +121,40 @@ def check_keys(values: Mapping[Any, Any], allowed: list[str], place: str, what: 
         if key not in allowed:
             near = get_close_matches(str(key), allowed, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(_join(place, str(key)), None, f"{what} has no such key", f"{hint}Keys: {', '.join(allowed)}")
+            raise ConfigError(join(place, str(key)), None, f"{what} has no such key", f"{hint}Keys: {', '.join(allowed)}")
 
 
 def _field(hint: Any, value: Any, place: str) -> Any:
-    """One value converted to its field's type: nested dataclasses by `parse`, the rest by OmegaConf's type checks."""
+    """One value converted to its field's type: dataclasses and mappings of them by `parse`, the rest by plain type checks."""
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if value is None and type(None) in options:
         return None
-    nested = [o for o in options if dataclasses.is_dataclass(o)]
-    if nested and isinstance(value, Mapping):
-        return parse(typing.cast(type[Any], nested[0]), value, place)
-    if nested or value is None:
-        raise ConfigError(place, value, f"must be {_type_name(hint)}")
-    plain = [o for o in options if o is not type(None)]
-    for option in plain:
-        converted = _convert(option, value)
+    for option in options:
+        if dataclasses.is_dataclass(option):
+            return _instance(typing.cast(type[Any], option), value, place, hint)
+        if (inner := _dataclass_of_values(option)) is not None and isinstance(value, Mapping):
+            return {str(key): _instance(inner, item, join(place, str(key)), inner) for key, item in value.items()}
+    for option in options if value is not None else ():
+        converted = _WRONG if option is type(None) else _convert(option, value)
         if converted is not _WRONG:
             return converted
     raise ConfigError(place, value, f"must be {_type_name(hint)}")
+
+
+def _instance(cls: type[T], value: Any, place: str, hint: Any) -> T:
+    """`value` as an instance of the dataclass `cls`, which it may be already."""
+    if isinstance(value, cls):
+        return value
+    if not isinstance(value, Mapping) and not issubclass(cls, Prepared):
+        raise ConfigError(place, value, f"must be {_type_name(hint)}")
+    return parse(cls, value, place)
+
+
+def _dataclass_of_values(hint: Any) -> type[Any] | None:
+    """Of dict[str, C] the dataclass C; None: it is no such hint."""
+    args = typing.get_args(hint)
+    held = typing.get_origin(hint) is dict and dataclasses.is_dataclass(args[1])
+    return typing.cast(type[Any], args[1]) if held else None
 
 
 _WRONG = object()
@@ -185,11 +212,14 @@ def _plain_name(hint: Any) -> str:
     if dataclasses.is_dataclass(hint):
         return "a mapping with the keys " + ", ".join(_names(typing.cast(type, hint)))
     origin = typing.get_origin(hint)
+    if origin is dict or hint is dict:
+        return "a mapping"
     if origin in (tuple, list):
         inner = [a for a in typing.get_args(hint) if a is not Ellipsis]
         return "a list of " + " and ".join(dict.fromkeys(_type_name(a) for a in inner))
     return getattr(hint, "__name__", str(hint))
 
 
-def _join(place: str, key: str) -> str:
+def join(place: str, key: str) -> str:
+    """The dotted place of a key inside `place`; "" is the top."""
     return f"{place}.{key}" if place else key

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,17 @@ PLAINEST = ("llama", "mistral", "qwen3")  # the families to write first: what th
 OWN = "zoo"  # the family of every model, written where no other takes it: transformers reads it after `import zoo.hf`
 
 
-def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The model's mapping, as its YAML would hold it, and its weights by the zoo's names as they are stored. Raises ConfigError where the
-    config is none that the zoo can compute, or the weights are not exactly those of the config."""
-    values, _, tensors = _read(folder)
+def read(folder: Path, tensors_of: Callable[[Path], Mapping[str, Tensor]] = read_shards) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The model's mapping, as its YAML would hold it, and its weights by the zoo's names as they are stored. tensors_of: read_shards, or
+    read_headers for shapes alone. Raises ConfigError where the config is none that the zoo can compute, or the weights are not exactly
+    those of the config."""
+    values, _, tensors = _read(folder, tensors_of)
     return values, tensors
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], ModelConfig, dict[str, Tensor]]:
+def _read(
+    folder: Path, tensors_of: Callable[[Path], Mapping[str, Tensor]] = read_shards
+) -> tuple[dict[str, Any], ModelConfig, dict[str, Tensor]]:
     """`read`, and the config of the mapping."""
     hf = read_config(folder)
     chosen = families.of_model_type(hf["model_type"])
@@ -57,7 +60,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], ModelConfig, dict[str, Tensor]]
         raise ConfigError(str(folder / HF_CONFIG), None, f"holds a value that no {hf['model_type']} has: {error}") from error
     config = load_model(values)
     own = weights_of(skeleton(config))
-    tensors = weight_map.to_zoo(chosen.rules(config), read_shards(folder), own, str(folder))
+    tensors = weight_map.to_zoo(chosen.rules(config), tensors_of(folder), own, str(folder))
     check_weights(own, tensors, str(folder))
     return values, config, tensors
 

@@ -82,6 +82,11 @@ def read_shards(folder: Path) -> Tensors:
     return tensors
 
 
+def read_headers(folder: Path) -> dict[str, Tensor]:
+    """What `read_shards` would read, as tensors without numbers (device meta). Raises ConfigError."""
+    return read_shards(folder).shapes()
+
+
 def write_shards(tensors: Mapping[str, Tensor], folder: Path, size: str = SHARD_SIZE) -> None:
     """model.safetensors, or shards of at most `size` ("5GB", "200MB") with their index. Raises ConfigError."""
     most = _bytes(size)

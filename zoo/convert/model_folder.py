@@ -13,7 +13,7 @@ from blocks.errors import ConfigError
 from zoo.config.model import ModelConfig, load_model
 from zoo.config.schema import load_yaml, nested
 from zoo.convert import checkpoint
-from zoo.convert.hf_folder import is_foreign, resolve
+from zoo.convert.hf_folder import is_foreign, read_headers, resolve
 from zoo.model.model import Model
 from zoo.weights.safetensors_io import CONFIG, Tensors, assemble, find_weights
 
@@ -38,6 +38,12 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     """The weights of what `load` takes, by the zoo's names, as they are stored. No config.yaml is needed. Raises ConfigError."""
     place = resolve(path)
     return checkpoint.read(place)[1] if is_foreign(place) else dict(Tensors([find_weights(place)]))
+
+
+def read_shapes(path: str | Path) -> dict[str, Tensor]:
+    """What `load_tensors` would give, as tensors without numbers (device meta): only the files' headers are read. Raises ConfigError."""
+    folder = resolve(path)
+    return checkpoint.read(folder, read_headers)[1] if is_foreign(folder) else Tensors([find_weights(folder)]).shapes()
 
 
 def home(path: Path) -> Path:

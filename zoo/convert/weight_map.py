@@ -146,7 +146,7 @@ class Renamed(Mapping[str, Tensor]):
         return self.tensors[self.names[name]]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names
+        return name in self.names  # what Mapping does instead reads the tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -192,9 +192,14 @@ def _no_weights(entries: Sequence[Entry], hf: Mapping[str, Tensor]) -> set[str]:
     patterns = [entry.pattern for entry in entries if isinstance(entry, (NotAWeight, LeftOut))]
     names = {name for name in hf if any(fnmatchcase(name, pattern) for pattern in patterns)}
     for entry in entries:
-        if isinstance(entry, Tied) and {entry.name, entry.source} <= set(hf) and torch.equal(hf[entry.name], hf[entry.source]):
+        if isinstance(entry, Tied) and {entry.name, entry.source} <= set(hf) and _copies(hf[entry.name], hf[entry.source]):
             names.add(entry.name)
     return names
+
+
+def _copies(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same numbers; of shapes alone (device meta), whether they may be."""
+    return a.shape == b.shape if a.is_meta or b.is_meta else torch.equal(a, b)
 
 
 def _complain(place: str, *faults: tuple[str, list[str]]) -> None:

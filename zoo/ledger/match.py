@@ -12,12 +12,11 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 from blocks.errors import ConfigError, one_of, require
+from zoo.config.block import with_value
 from zoo.config.model import ModelConfig, validate
-from zoo.config.schema import merge
 from zoo.ledger.ledger import Ledger, ledger
 
 AXES = ("flops", "params", "state")
@@ -74,15 +73,15 @@ def match(
     require(length >= 1, "match.length", length, "must be at least 1")
     target = value(ledger(models[reference], length), axis)
     require(target > 0, "match.axis", axis, f"is 0 for the reference {reference} at length {length}: nothing to match")
-    found = {}
+    matched = {}
     for name, config in models.items():
         if name == reference:
-            found[name] = Matched(config, ledger(config, length), {}, 0.0)
+            matched[name] = Matched(config, ledger(config, length), {}, 0.0)
             continue
         keys = (vary or {}).get(name, "width")
         keys = [keys] if isinstance(keys, str) else list(keys)
-        found[name] = _solve(name, config, keys, axis, target, length, tolerance)
-    return Match(axis, reference, tolerance, length, found)
+        matched[name] = _solve(name, config, keys, axis, target, length, tolerance)
+    return Match(axis, reference, tolerance, length, matched)
 
 
 def value(row: Ledger, axis: str) -> int:
@@ -173,7 +172,7 @@ def _resized(config: ModelConfig, keys: Sequence[str], sizes: Sequence[int]) -> 
             config = replace(config, pattern=_REPEAT.sub(f"{size}*", config.pattern, count=1))
         else:
             _, block, field = key.split(".")
-            config = replace(config, blocks=merge(config.blocks, {block: {field: size}}))
+            config = replace(config, blocks=with_value(config.blocks, block, field, size))
     return config
 
 
@@ -193,12 +192,13 @@ def _read(name: str, config: ModelConfig, key: str) -> int:
     known = "width, depth, or a block's own key such as blocks.F.hidden"
     require(len(parts) == 3 and parts[0] == "blocks", place, key, "is not a size that can vary", known)
     require(parts[1] in config.blocks, place, key, f"there is no block {parts[1]!r}", f"Blocks: {', '.join(config.blocks)}")
-    named = config.named[parts[1]]
-    found: Any = getattr(named.config, parts[2], None)
-    whole = isinstance(found, int) and not isinstance(found, bool)
-    require(whole, place, key, f"{named.type} has no whole number {parts[2]!r} to vary (it is {found!r})", "give it a value in the YAML")
-    return int(found)
+    block = config.blocks[parts[1]]
+    size = getattr(block.config, parts[2]) if parts[2] in {f.name for f in fields(block.config)} else None
+    if not isinstance(size, int) or isinstance(size, bool):
+        rule = f"{block.type} has no whole number {parts[2]!r} to vary (it is {size!r})"
+        raise ConfigError(place, key, rule, "give it a value in the YAML")
+    return size
 
 
 def _sizes_text(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{key} = {size}" for key, size in sizes.items()) or "as it is it"
+    return ", ".join(f"{key} = {size}" for key, size in sizes.items()) or "as it is, it"

@@ -18,6 +18,20 @@ from zoo.model.model import Model, build
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
+DTYPES = {  # as the header of a .safetensors file names them
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
 CHECKPOINTS = ("checkpoint", "checkpoint.next")  # the second holds the newer one while the two are exchanged
 
 
@@ -33,14 +47,32 @@ class Tensors(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         with _opened(self.files[name]) as file:
-            mapped: Tensor = file.get_tensor(name)  # of the file, which would stay open
-            return mapped.clone()
+            mapped: Tensor = file.get_tensor(name)
+            return mapped.clone()  # the tensor was a map of the file, which would stay open and change with it
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.files  # what Mapping does instead reads the tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.files)
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def shapes(self) -> dict[str, Tensor]:
+        """The tensors with shape and dtype but without numbers (device meta): only the files' headers are read. Raises ConfigError."""
+        shapes: dict[str, Tensor] = {}
+        for path in dict.fromkeys(self.files.values()):
+            with _opened(path) as file:
+                shapes |= {name: _shape(file.get_slice(name), path) for name in file.keys()}  # noqa: SIM118 - no mapping
+        return {name: shapes[name] for name in self.files}
+
+
+def _shape(view: Any, path: Path) -> Tensor:
+    dtype = DTYPES.get(view.get_dtype())
+    if dtype is None:
+        raise ConfigError(str(path), view.get_dtype(), "is not a type of number that is read", f"types: {', '.join(DTYPES)}")
+    return torch.empty(view.get_shape(), dtype=dtype, device="meta")
 
 
 @contextmanager

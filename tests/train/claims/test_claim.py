@@ -254,9 +254,9 @@ def test_members_may_share_a_model_and_differ_in_training(text: Path, tmp_path: 
     path = tmp_path / "pass.yaml"
     path.write_text(yaml.safe_dump(values))
     plain, passed = sorted(make_plan(load_experiment(path)).runs, key=lambda r: r.model, reverse=True)
-    assert (plain.spec.train.state, passed.spec.train.state, passed.spec.train.state_share) == ("none", "pass", 0.5)
-    assert plain.spec.model == passed.spec.model
-    assert (passed.mismatch, passed.spec.steps, passed.flops_train) == (0.0, plain.spec.steps, plain.flops_train)
+    assert (plain.config.train.state, passed.config.train.state, passed.config.train.state_share) == ("none", "pass", 0.5)
+    assert plain.config.model == passed.config.model
+    assert (passed.mismatch, passed.config.steps, passed.flops_train) == (0.0, plain.config.steps, plain.flops_train)
     out = finished(path, tmp_path / "out")
     losses = {r.model: r.value for r in read(out / "results.csv") if r.measure == "loss" and r.seed == "0" and r.metric == "nll"}
     assert losses["plain"] != losses["passing"]

@@ -18,8 +18,9 @@ from train.config.run import RunConfig, parse_run
 from train.plan.initial_weights import first_model
 from train.plan.plan import make_plan
 from train.run.single_run import train_run
+from zoo.convert.checkpoint import export_folder
 from zoo.model.model import build
-from zoo.weights.safetensors_io import save_weights, weights_of
+from zoo.weights.safetensors_io import Tensors, save_weights, weights_of
 
 
 def start(folder: Path, seed: int = 9) -> Path:
@@ -30,7 +31,7 @@ def start(folder: Path, seed: int = 9) -> Path:
 
 
 def spec(init: Path, steps: int = 6, **changes: Any) -> RunConfig:
-    made = fake_run(steps, model_config(), checkpoint_every=2).resolved(steps)
+    made = fake_run(steps, model_config(), checkpoint_every=2).as_dict()
     return parse_run(made | {"init": str(init)} | changes)
 
 
@@ -90,7 +91,7 @@ def test_another_init_is_another_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="init"):
         train_run(spec(start(tmp_path / "b"), 2), tmp_path / "run", source=FakeSource())
     with pytest.raises(ConfigError, match="fresh"):
-        parse_run(spec(tmp_path / "a").resolved(2) | {"init": None, "fresh": ["F"]})
+        parse_run(spec(tmp_path / "a").as_dict() | {"init": None, "fresh": ["F"]})
 
 
 def test_an_experiment_says_at_once_what_does_not_fit(tmp_path: Path) -> None:
@@ -103,5 +104,29 @@ def test_an_experiment_says_at_once_what_does_not_fit(tmp_path: Path) -> None:
         make_plan(load_experiment(path))  # the recall part has another vocabulary
     path = write_experiment(tmp_path, models=members, match={"tolerance": 0.5}, parts={"recall": {"set": {"vocab_size": 256}}})
     plan = make_plan(load_experiment(path))
-    assert [run.start.fresh for run in plan.runs if run.model == "recurrent" and run.start] == [("00_R",)] * 2
+    assert [run.transfer.fresh for run in plan.runs if run.model == "recurrent" and run.transfer] == [("00_R",)] * 2
     assert any("new: 00_R; left: 00_A" in line for line in plan.starts())
+
+
+@pytest.mark.parametrize("kept_by", ["zoo", "hf"])
+def test_planning_reads_headers_and_a_worker_each_tensor_once(kept_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = {"A": {"type": "gqa", "n_heads": 2}, "F": {"type": "swiglu", "hidden": 32}}
+    given = zoo.build({"d_model": 16, "vocab_size": 256, "blocks": blocks, "pattern": "A F"})
+    if kept_by == "hf":
+        export_folder(given, tmp_path / "init")
+    else:
+        (tmp_path / "init").mkdir()
+        save_weights(given, tmp_path / "init" / "model.safetensors")
+    reads: list[str] = []
+    headers: list[int] = []
+    whole, shapes = Tensors.__getitem__, Tensors.shapes
+    monkeypatch.setattr(Tensors, "__getitem__", lambda tensors, name: (reads.append(name), whole(tensors, name))[1])
+    monkeypatch.setattr(Tensors, "shapes", lambda tensors: (headers.append(1), shapes(tensors))[1])
+    model = {"model": {"d_model": 16, "vocab_size": 256, "blocks": blocks, "pattern": "A F"}, "init": str(tmp_path / "init"), "vary": []}
+    changes = {"seeds": [0, 1], "match": {"tolerance": 0.5}, "parts": {"recall": {"set": {"vocab_size": 256}}}}
+    plan = make_plan(load_experiment(write_experiment(tmp_path, models={"attention": model}, **changes)))
+    given_runs = [run for run in plan.runs if run.transfer is not None]
+    assert (len(given_runs), reads, len(headers)) == (4, [], 1)  # two seeds of two parts
+    first_model(given_runs[0].config)
+    assert reads
+    assert len(reads) == len(set(reads))

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from blocks.errors import ConfigError
 from tests.train.fakes import FakeSource, fake_run, model_config
 from train.run.single_run import train_run
+from zoo.config.model import model_mapping
 from zoo.convert.model_folder import load
 from zoo.model.model import build
 from zoo.weights.safetensors_io import save_weights, weights_of
@@ -74,8 +75,8 @@ def test_a_models_own_config_will_do(tmp_path: Path) -> None:
 
 
 def test_shared_weights_are_stored_once(tmp_path: Path) -> None:
-    config = model_config("L F L")
-    blocks = {**config.blocks, "L": {**config.blocks["L"], "share": True}}
+    blocks: dict[str, Any] = model_mapping(model_config("L F L"))["blocks"]
+    blocks["L"]["share"] = True
     model = build(model_config(blocks=blocks))
     save_weights(model, tmp_path / "w.safetensors")
     assert sum(t.numel() for t in load_file(tmp_path / "w.safetensors").values()) == sum(p.numel() for p in model.parameters())

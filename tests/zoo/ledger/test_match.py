@@ -81,3 +81,12 @@ def test_wrong_questions(changes: dict[str, Any], message: str) -> None:
 def test_every_axis_is_a_number_of_the_ledger() -> None:
     row = ledger(MODELS["hybrid"], 64)
     assert [value(row, axis) for axis in AXES] == [row.flops_train, row.params_non_embedding, row.state_bytes]
+
+
+def test_a_size_that_varies_varies_in_the_blocks_that_are_like_it() -> None:
+    blocks = {"F": {"type": "swiglu", "hidden": 64}, "G": {"like": "F", "output_scale": 0.5}, "H": {"like": "F", "hidden": 40}}
+    thin = load_model({"d_model": 64, "vocab_size": 256, "blocks": blocks, "pattern": "F G H"})
+    sized = match({"wide": model("F F"), "thin": thin}, reference="wide", length=64, vary={"thin": "blocks.F.hidden"}, tolerance=0.2)
+    hidden = {name: block.config.hidden for name, block in sized.models["thin"].config.blocks.items()}  # type: ignore[attr-defined]
+    assert hidden["F"] == hidden["G"] == sized.models["thin"].sizes["blocks.F.hidden"] != 64
+    assert hidden["H"] == 40
