@@ -11,7 +11,7 @@ import numpy as np
 from blocks.errors import ConfigError
 from train.claims.scope import Scope
 from train.measure.results import ALL, Record
-from zoo.measures import parts
+from zoo.measures.shared.condition import Condition
 from zoo.measures.shared.statistics import Array
 
 
@@ -46,7 +46,7 @@ class Results:
 
     def __init__(self, records: Sequence[Record], seeds: Sequence[int]) -> None:
         self.seeds = tuple(str(seed) for seed in seeds)
-        self.rows: dict[tuple[str, str, str, str], dict[str, dict[str, float]]] = {}
+        self.rows: dict[tuple[str, str, str, str], dict[Condition, dict[str, float]]] = {}
         for r in records:
             if r.seed != ALL:
                 self.rows.setdefault((r.part, r.model, r.measure, r.metric), {}).setdefault(r.condition, {})[r.seed] = r.value
@@ -65,20 +65,21 @@ class Results:
         return np.array([found[seed] for seed in self.seeds])
 
 
-def _condition(where: Mapping[str, Any], conditions: list[str]) -> str:
+def _condition(where: Mapping[str, Any], conditions: list[Condition]) -> Condition:
     """The one condition with these keys: no others if there is one, else the only one that has them among others."""
-    wanted = {key: str(value) for key, value in where.items()}
-    fitting = [c for c in conditions if all(key in parts(c) and _same(parts(c)[key], value) for key, value in wanted.items())]
-    exact = [c for c in fitting if len(parts(c)) == len(wanted)]
+    wanted = Condition({key: _number(value) for key, value in where.items()}).items()
+    fitting = [condition for condition in conditions if wanted <= condition.items()]
+    exact = [condition for condition in fitting if len(condition) == len(wanted)]
     chosen = exact or fitting
     if len(chosen) == 1:
         return chosen[0]
     rule = "several conditions have these keys: give more" if chosen else "no condition has these keys"
-    raise ConfigError("where", dict(where), rule, f"Conditions: {', '.join(repr(c) for c in (chosen or conditions))}")
+    raise ConfigError("where", dict(where), rule, f"Conditions: {', '.join(repr(str(c)) for c in (chosen or conditions))}")
 
 
-def _same(a: str, b: str) -> bool:
+def _number(value: Any) -> Any:
+    """YAML reads 1e-3 as text."""
     try:
-        return float(a) == float(b)
+        return float(value) if isinstance(value, str) else value
     except ValueError:
-        return a == b
+        return value

@@ -6,18 +6,20 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from blocks.errors import ConfigError, require
 from train.data import parse_data
 from train.data.batches import long_documents
 from train.data.config import TaskData
 from train.data.sources import Source, TaskSource, TextSource, load_corpus
-from train.measure.resume_file import FileKeeper
+from train.measure.resume_file import ResumeFile
 from train.system.atomic_files import write_text
 from zoo.config.model import ModelConfig
 from zoo.config.schema import parse, plain
-from zoo.measures import MEASURES, RESUMABLE, Keeper, MeasureConfig, Progress, Row
+from zoo.measures import MEASURES
+from zoo.measures.shared.base import MeasureConfig, Progress, Resumable, ResumeStore, Row
+from zoo.measures.shared.condition import Condition
 from zoo.model.model import Model
 
 SPLIT = "test"  # measures read what neither training nor validation has seen
@@ -72,14 +74,15 @@ def check_measure(kind: str, config: MeasureConfig, source: Source, model: Model
 
 
 def measure(
-    model: Model, data: Mapping[str, Any], kind: str, config: MeasureConfig, seed: int, progress: Progress | None, keep: Keeper
+    model: Model, data: Mapping[str, Any], kind: str, config: MeasureConfig, seed: int, progress: Progress | None, keep: ResumeStore
 ) -> list[Row]:
     """One measure of a model, on the test documents of the data it was trained on if it reads documents."""
     reads = config.reads
     documents = None if reads is None else _documents(data, reads.tokens)
-    if kind in RESUMABLE:
-        return list(RESUMABLE[kind].run(model, config, seed, data=documents, progress=progress, keep=keep).rows)
-    return list(MEASURES[kind].run(model, config, seed, data=documents, progress=progress).rows)
+    found = MEASURES[kind]
+    if found.RESUMABLE:
+        return list(cast(Resumable, found).run(model, config, seed, data=documents, progress=progress, keep=keep).rows)
+    return list(found.run(model, config, seed, data=documents, progress=progress).rows)
 
 
 def _documents(data: Mapping[str, Any], tokens: int) -> list[Any]:
@@ -97,7 +100,7 @@ def measured(
     kind: str,
     config: Any,
     seed: int,
-    work: Callable[[Keeper], list[Row]],
+    work: Callable[[ResumeStore], list[Row]],
     changes: Mapping[str, Any] | None = None,
 ) -> list[Row]:
     """The rows of a measure of the model in `folder`: kept ones if they were measured with the same settings, or new ones.
@@ -109,10 +112,11 @@ def measured(
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["of"] == json.loads(json.dumps(key)):
-            return [Row(*row) for row in kept["rows"]]
-    keeper = FileKeeper(path.with_suffix(".part"), key)
+            return [Row(Condition.parse(condition), *numbers) for condition, *numbers in kept["rows"]]
+    keeper = ResumeFile(path.with_suffix(".part"), key)
     rows = work(keeper)
     path.parent.mkdir(exist_ok=True)
-    write_text(path, json.dumps({"of": key, "rows": [list(row) for row in rows]}))  # Python's JSON keeps NaN and infinity
+    written = [[str(row.condition), *row[1:]] for row in rows]
+    write_text(path, json.dumps({"of": key, "rows": written}))  # Python's JSON keeps NaN and infinity
     keeper.clear()
     return rows

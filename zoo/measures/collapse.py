@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from blocks.errors import require
-from zoo.measures.shared.base import Documents, Keeper, Progress, Result, Row, row
+from zoo.measures.shared.base import Documents, Headline, Progress, Result, ResumeStore, Row, row
 from zoo.measures.shared.collapse_onset import leaves_minimum, loss_ratio, onset, reached
 from zoo.measures.shared.prompts import PromptConfig
 from zoo.measures.shared.statistics import Array, Interval, bootstrap
@@ -48,6 +48,16 @@ from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, next
 from zoo.model.model import IGNORE, Model
 
 SUMMARY = "loss by position, streamed against windowed, to many times the training length; where the state collapses"
+METRICS = (
+    *("nll_stream", "nll_window", "excess", "onset", "onset_ratio", "collapsed"),
+    *("leaves_minimum", "excess_beyond", "loss_ratio", "collapsed_2x"),
+)
+HEADLINE = (
+    Headline("onset", "onset (position)"),
+    Headline("excess_beyond", "excess (nats)"),
+    Headline("loss_ratio", "largest loss beyond / inside the training length"),
+)
+RESUMABLE = True
 FIRST_EDGE = 8  # the loss of the first tokens is one bucket
 TWICE = 2.0  # the largest loss inside the training length: beyond that a state counts as collapsed
 
@@ -100,7 +110,7 @@ def run(
     *,
     data: Documents | None = None,
     progress: Progress | None = None,
-    keep: Keeper | None = None,
+    keep: ResumeStore | None = None,
 ) -> Result:
     """See the module. `data`: documents as config.reads says; `seed` draws the bootstrap."""
     tokens = config.texts(data)
@@ -150,7 +160,9 @@ class SoFar(NamedTuple):
 class Reader:
     """Reads both ways, saving as it goes."""
 
-    def __init__(self, model: Model, config: Config, tokens: Tensor, chosen: list[Window], counter: Counter, keep: Keeper | None) -> None:
+    def __init__(
+        self, model: Model, config: Config, tokens: Tensor, chosen: list[Window], counter: Counter, keep: ResumeStore | None
+    ) -> None:
         self.model, self.config, self.tokens, self.windows, self.counter, self.keep = model, config, tokens, chosen, counter, keep
         self.edges = torch.tensor(config.edges)
         empty = Sums(*torch.zeros(2, len(tokens), len(config.edges) - 1, dtype=torch.float64))

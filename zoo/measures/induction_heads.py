@@ -40,13 +40,19 @@ from torch import Tensor
 from blocks.errors import require
 from zoo.config.model import ModelConfig
 from zoo.measures.shared.attention_heads import Head, Seen, ablated, heads_of, held_before, watching
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Result, Row, exact_row, row
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Result, Row, exact_row, row
 from zoo.measures.shared.statistics import Array, mean_interval, paired_difference
 from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, next_labels, shape_of_call, spans, stream
 from zoo.model.model import Model
 from zoo.tasks.shared.base import HELD_OUT, distinct, integers, uniforms
 
 SUMMARY = "induction and n-gram heads: attention to what followed the same tokens before, and the loss of a repetition"
+METRICS = (
+    *("loss", "induction", "prefix_matching", "prefix_held", "previous_token", "copying", "ngram", "ngram_excess"),
+    *("chance_prefix_matching", "chance_prefix_held", "chance_previous_token", "chance_ngram"),
+)
+HEADLINE = (Headline("induction", "nats (second copy - first)"),)
+RESUMABLE = False
 
 REPETITION = ("prefix_matching", "prefix_held", "previous_token")
 

@@ -29,12 +29,15 @@ from torch import Tensor
 
 from blocks.errors import require
 from kernels.cross_entropy import logits_of
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
 from zoo.measures.shared.statistics import Array, bootstrap, mean_interval
 from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, owned, spans
 from zoo.model.model import Model
 
 SUMMARY = "effective remembrance: how far the first tokens of a text move the prediction at its end"
+METRICS = ("remembrance", "forgotten_share", "context")
+HEADLINE = (Headline("forgotten_share", "% of the text that can go", 100.0, key="end"),)
+RESUMABLE = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,12 +29,15 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from blocks.errors import require
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, row, some_documents
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Reads, Result, Row, row, some_documents
 from zoo.measures.shared.statistics import Array, Interval, ratio_interval
 from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, shape_of_call, spans, stream
 from zoo.model.model import IGNORE, Model
 
 SUMMARY = "loss on tokens that complete an n-gram seen before in the context (associative recall), and on all others"
+METRICS = ("nll", "perplexity", "share")
+HEADLINE = (Headline("perplexity", "perplexity", key="tokens", title="{tokens}".format_map),)
+RESUMABLE = False
 BYTES, BYTES_N, TOKENS_N = 256, 6, 2
 OCTAVES = 33  # of distances and of counts: up to 2^32
 

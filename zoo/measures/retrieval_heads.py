@@ -37,7 +37,7 @@ from blocks.errors import require
 from zoo.measures import passkey
 from zoo.measures.passkey import Draw, Task, drawn
 from zoo.measures.shared.attention_heads import Head, Seen, ablated, heads_of, held_before, watching
-from zoo.measures.shared.base import Documents, Progress, Result, Row, exact_row, row
+from zoo.measures.shared.base import Documents, Headline, Progress, Result, Row, exact_row, row
 from zoo.measures.shared.statistics import Array, clustered_proportion, mean_interval, paired_difference, wilson
 from zoo.measures.shared.streaming import Counter, ask, evaluating, shape_of_call, spans, stream
 from zoo.model.model import IGNORE, Model
@@ -46,6 +46,9 @@ from zoo.tasks import passkey_tokens
 from zoo.tasks.shared.base import HELD_OUT, Batch, distinct, uniforms
 
 SUMMARY = "retrieval heads: which attention heads copy a passkey, and accuracy with them or others zeroed"
+METRICS = ("score", "share", "accuracy", "drop", "gap", "chance")
+HEADLINE = (Headline("share", "% of heads", 100.0, key="threshold"), Headline("gap", "points", 100.0, key="heads"))
+RESUMABLE = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from blocks.errors import one_of, require
 from blocks.rope import Rope, rotate
 from kernels.backends import observed
 from zoo.measures.shared.attention_heads import following, heads_of
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, exact_row, long_documents, row
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Reads, Result, Row, exact_row, long_documents, row
 from zoo.measures.shared.rotary_scores import aliasing_length, first_negative, gaussian, halves, locality_lost, order_lost, stable_length
 from zoo.measures.shared.statistics import clustered_proportion, wilson
 from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, spans, stream
@@ -38,6 +38,9 @@ from zoo.model.model import Model
 from zoo.tasks.shared.base import integers, uniforms
 
 SUMMARY = "rotary positions: the probabilities that locality and token order are lost, by length and base"
+METRICS = ("locality_lost", "order_lost", "first_negative", "aliasing_length", "stable_length")
+HEADLINE: tuple[Headline, ...] = ()  # layers and bases each have their own
+RESUMABLE = False
 SOURCES = ("gaussian", "model")
 MAPLESS = 4  # dimensions of queries that belong to one map
 

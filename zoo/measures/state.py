@@ -46,7 +46,7 @@ from torch import Tensor
 
 from blocks.errors import require
 from blocks.state import state_bytes
-from zoo.measures.shared.base import Documents, Keeper, Progress, Result, Row, exact_row, row
+from zoo.measures.shared.base import Documents, Headline, Progress, Result, ResumeStore, Row, exact_row, row
 from zoo.measures.shared.exploding_channels import Channels, channels, explosion_rows, explosions, map_rows, worst_head
 from zoo.measures.shared.prompts import PromptConfig
 from zoo.measures.shared.retention import retention
@@ -57,6 +57,17 @@ from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, resu
 from zoo.model.model import Model
 
 SUMMARY = "the state by layer and head: norm, variance, exploding channels, rank and spectrum, retention"
+METRICS = (
+    *("state_bytes", "bytes", "norm", "mean", "variance", "max", "peak_share", "peak_channel", "cosine"),
+    *("effective_rank", "utilisation", "stable_rank", "spectrum_entropy", "retention", "non_forgetting"),
+    *("variance_growth", "mean_over_std", "exploding_share", "growth", "exploding"),
+    *("exploding_heads", "exploding_channels", "channel_rms"),
+)
+HEADLINE = (
+    Headline("state_bytes", "bytes", without=("token",)),  # one at every look: on the terminal alone
+    Headline("exploding_heads", "exploding heads"),
+)
+RESUMABLE = True
 NON_FORGETTING = (0.5, 0.997)  # retention over the training length
 
 
@@ -118,7 +129,7 @@ def run(
     *,
     data: Documents | None = None,
     progress: Progress | None = None,
-    keep: Keeper | None = None,
+    keep: ResumeStore | None = None,
 ) -> Result:
     """See the module. `data`: documents as config.reads says. Nothing is random: `seed` is not read."""
     tokens = config.texts(data)
@@ -161,7 +172,7 @@ class SoFar(NamedTuple):
     map: tuple[tuple[int, list[Channels]], ...] = ()
 
 
-def _read(model: Model, tokens: Tensor, config: Config, counter: Counter, keep: Keeper | None) -> SoFar:
+def _read(model: Model, tokens: Tensor, config: Config, counter: Counter, keep: ResumeStore | None) -> SoFar:
     """Read the texts beside each other and look at the state at every mark."""
     b, length = tokens.shape
     marks = {1, *config.looks, *config.map}

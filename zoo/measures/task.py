@@ -31,7 +31,8 @@ from blocks.errors import one_of, require
 from zoo.config.model import ModelConfig
 from zoo.config.schema import parse
 from zoo.measures.shared import languages
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, condition, exact_row, row
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Reads, Result, Row, exact_row, row
+from zoo.measures.shared.condition import Condition
 from zoo.measures.shared.statistics import Array, Interval, bootstrap, clustered_proportion, mean_interval, wilson
 from zoo.measures.shared.streaming import CALL_TOKENS, Answers, Asked, Counter, ask_each, evaluating
 from zoo.model.model import Model
@@ -39,6 +40,9 @@ from zoo.tasks import HELD_OUT, TASKS
 from zoo.tasks.shared.real_text import drawing, needs
 
 SUMMARY = "any task: accuracy by condition, by distance, depth or hops of an answer, and the effective length"
+METRICS = ("accuracy", "exact", "nll", "chance", "answers", *languages.SCORES, "effective_*", "censored", "mean_accuracy")
+HEADLINE = (Headline("mean_accuracy", "%", 100.0), Headline("effective_length", "effective length (tokens)", without=("depth",)))
+RESUMABLE = False
 SCORES = ("accuracy", "exact")
 EXACT_BELOW = 8  # whole numbers that are bins of their own
 TENTHS = 10
@@ -109,7 +113,7 @@ class Config(MeasureConfig):
         keys = dict.fromkeys(["length", *(key for one in changes for key in one)])
         varied = [key for key in keys if key == "length" or len({repr(getattr(config, key)) for config in configs}) > 1]
         cases = [Case({key: getattr(config, key) for key in varied}, config) for config in configs]
-        names = [condition(case.where) for case in cases]
+        names = [str(Condition(case.where)) for case in cases]
         twice = next((name for name in names if names.count(name) > 1), None)
         require(twice is None, "conditions", twice, "is there more than once")
         return cases
@@ -183,12 +187,12 @@ def binned(values: np.ndarray) -> np.ndarray:
 
 def _effective(config: Config, cases: list[Case], found: list[Asked], seed: int) -> list[Row]:
     """The effective size of every group of conditions that differ in `along` alone."""
-    groups: dict[str, list[tuple[float, dict[str, Any], np.ndarray]]] = {}
+    groups: dict[Condition, list[tuple[float, dict[str, Any], np.ndarray]]] = {}
     for case, asked in zip(cases, found, strict=True):
         rest = {key: value for key, value in case.where.items() if key != config.along}
         answers = asked.answers()
         score = answers.accuracy if config.score == "accuracy" else answers.exact.astype(np.float64)
-        groups.setdefault(condition(rest), []).append((getattr(case.config, config.along), rest, score))
+        groups.setdefault(Condition(rest), []).append((getattr(case.config, config.along), rest, score))
     rows = []
     for members in groups.values():
         members.sort(key=lambda member: member[0])

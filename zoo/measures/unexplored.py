@@ -33,13 +33,16 @@ import torch
 from torch import Tensor
 
 from blocks.errors import require
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
 from zoo.measures.shared.state_tensors import Name, by_head, heads, held, place
 from zoo.measures.shared.statistics import Array, mean_interval
 from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, spans, stream
 from zoo.model.model import Model
 
 SUMMARY = "whether states beyond the training length are states that training ever reached"
+METRICS = ("distance", "outside", "auc", "unexplored")
+HEADLINE = (Headline("unexplored", "% of heads in unexplored states", 100.0, key="token"),)
+RESUMABLE = False
 FLOOR = 0.01  # of a head's typical deviation
 
 

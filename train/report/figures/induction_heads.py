@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from train.report.figures import attention_heads
-from train.report.figures.base import Picture, Shown
+from train.report.figures.shared import attention_heads
+from train.report.figures.shared.picture import Picture
 
-HEADLINE = (Shown("induction", None, "nats (second copy - first)"),)
 MAPS = {  # metric -> title, text
     "prefix_held": (
         "prefix matching",

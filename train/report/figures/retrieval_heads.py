@@ -9,10 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from train.report import plots
-from train.report.figures import attention_heads
-from train.report.figures.base import Picture, Shown
+from train.report.figures.shared import attention_heads
+from train.report.figures.shared.picture import Picture
 
-HEADLINE = (Shown("share", "threshold", "% of heads", 100.0), Shown("gap", "heads", "points", 100.0))
 KINDS = {"none": "0.6", "random": plots.COLOURS[0], "top": plots.COLOURS[1]}  # what is zeroed -> colour
 
 

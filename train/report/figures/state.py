@@ -13,16 +13,15 @@ from matplotlib.ticker import MaxNLocator
 
 from train.measure.results import ALL
 from train.report import plots
-from train.report.figures.base import Picture, Shown
+from train.report.figures.shared.picture import Picture
 
-HEADLINE = (Shown("state_bytes", None, "bytes"), Shown("exploding_heads", None, "exploding heads"))
 HEAD = ["_layer", "_block", "_tensor", "_head"]  # what names one
 
 
 def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int) -> list[Picture]:
     """The norm of every head, the training length marked; the channels of the head that grows most."""
     known = table[table["seed"] == ALL].reindex(columns=list(dict.fromkeys([*table.columns, *HEAD, "_channel"])))
-    known = known.assign(**{key: known[key].astype(object).where(known[key].notna(), "") for key in HEAD})
+    known = known.assign(**{key: known[key].astype(object).where(known[key].notna(), "").map(str) for key in HEAD})
     norms = known[known["metric"] == "norm"]
     headed = set(norms[norms["_head"] != ""]["model"])
     norms = norms[(norms["_head"] != "") | ~norms["model"].isin(headed)]  # beside matrix states what convolutions hold says little
