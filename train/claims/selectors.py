@@ -58,11 +58,11 @@ class Results:
             there = sorted({key[3] for key in self.rows if key[:3] == (series.part, model, series.measure)})
             rule = f"{series.measure} of {model} in part {series.part} has no such metric"
             raise ConfigError("metric", series.metric, rule, f"Metrics: {', '.join(there)}")
-        found = conditions[_condition(series.where, list(conditions))]
-        missing = [seed for seed in self.seeds if seed not in found]
+        values = conditions[_condition(series.where, list(conditions))]
+        missing = [seed for seed in self.seeds if seed not in values]
         if missing:
             raise ConfigError("where", series.where, f"results.csv lacks seed {', '.join(missing)} of {model}")
-        return np.array([found[seed] for seed in self.seeds])
+        return np.array([values[seed] for seed in self.seeds])
 
 
 def _condition(where: Mapping[str, Any], conditions: list[Condition]) -> Condition:

@@ -204,9 +204,9 @@ class Fit(Trend):
             Curve(name, list(at), jackknife(y, lambda rows, f=form: f.value(self.steps(at), *_fitted(f, self.steps(x), rows))))  # type: ignore[misc]
             for name, form in FORMS.items()
         )
-        found = jackknife(y, lambda rows: np.array(self._judged(self.steps(x), rows)))
+        band = jackknife(y, lambda rows: np.array(self._judged(self.steps(x), rows)))
         factor = y.size if self.estimates == "aic" else 1
-        judged = scaled(found, float(factor), len(y))
+        judged = scaled(band, float(factor), len(y))
         return Estimate(judged, self.unit, (), self.picture(x, y, scope, curves))
 
     @property

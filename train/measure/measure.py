@@ -64,10 +64,10 @@ def check_measure(kind: str, config: MeasureConfig, source: Source, model: Model
         corpus = source.corpus if isinstance(source, (TextSource, TaskSource)) else None
         if corpus is None:
             raise ConfigError("measure", kind, f"reads documents, and {source.label} is a generated task", "measure a part with text")
-        found = long_documents(corpus.split(SPLIT), reads.tokens + 1)
+        documents = long_documents(corpus.split(SPLIT), reads.tokens + 1)
         rule = f"so many test documents have {reads.tokens} tokens, {reads.documents} are needed"
-        require(len(found) >= reads.documents, "documents", len(found), rule, "shorter ones")
-        total = sum(len(document.inputs) for document in found)
+        require(len(documents) >= reads.documents, "documents", len(documents), rule, "shorter ones")
+        total = sum(len(document.inputs) for document in documents)
         require(total >= reads.total, "documents", None, f"the test documents hold {total} tokens, {reads.total} are needed", "fewer texts")
     except ConfigError as error:
         raise error.within(place) from None
@@ -79,10 +79,10 @@ def measure(
     """One measure of a model, on the test documents of the data it was trained on if it reads documents."""
     reads = config.reads
     documents = None if reads is None else _documents(data, reads.tokens)
-    found = MEASURES[kind]
-    if found.RESUMABLE:
-        return list(cast(Resumable, found).run(model, config, seed, data=documents, progress=progress, keep=keep).rows)
-    return list(found.run(model, config, seed, data=documents, progress=progress).rows)
+    chosen = MEASURES[kind]
+    if chosen.RESUMABLE:
+        return list(cast(Resumable, chosen).run(model, config, seed, data=documents, progress=progress, keep=keep).rows)
+    return list(chosen.run(model, config, seed, data=documents, progress=progress).rows)
 
 
 def _documents(data: Mapping[str, Any], tokens: int) -> list[Any]:

@@ -20,9 +20,9 @@ from zoo.measures.shared.base import MeasureConfig
 from zoo.model.model import Model
 from zoo.weights.safetensors_io import CONFIG, find_weights
 
-OUT = "runs"  # where rows go of what has no folder of the house
+OUT = "runs"  # where rows of models go that have no run folder
 LENGTH = 2048  # tokens of a training sequence, where nobody says it
-CORPUS = {"kind": "text", "corpus": "sotu"}  # that measures read where nobody says it: it comes with the house
+CORPUS = {"kind": "text", "corpus": "sotu"}  # that measures read where nobody says it: it comes with the zoo
 STREAMED = {"prompt": "joined", "documents": 4}  # of it, for measures that stream long texts: few of its documents are long
 
 
@@ -49,8 +49,8 @@ def open_target(path: str | Path, changes: Mapping[str, Any], out: str | Path | 
 
     out: where its rows go; None: its own folder, and runs/NAME for what Hugging Face keeps, in whose folders nothing is written.
     """
-    found = resolve(path)
-    model, place = load(found, changes.get("model", {})), home(found)
+    local = resolve(path)
+    model, place = load(local, changes.get("model", {})), home(local)
     values = load_yaml(place / CONFIG) if (place / CONFIG).is_file() else {}
     own = values.get("data") or {}
     data = merge(own, changes.get("data", {}))
@@ -58,7 +58,7 @@ def open_target(path: str | Path, changes: Mapping[str, Any], out: str | Path | 
         data |= _tokenizer(data, place, model.config.vocab_size)
     source = _source(data, model) if data else None
     length = source.length if source is not None and (own or "length" in data) else None
-    folder = Path(out) if out is not None else _folder(path, found)
+    folder = Path(out) if out is not None else _folder(path, local)
     return Target(
         folder=folder,
         place=place,
@@ -70,7 +70,7 @@ def open_target(path: str | Path, changes: Mapping[str, Any], out: str | Path | 
         train_length=changes.get("train_length", length),
         changes=dict(changes.get("model", {})),
         changed="model" in changes or "data" in changes,
-        weights=_identity(found) if out is not None or is_foreign(found) else None,
+        weights=_identity(local) if out is not None or is_foreign(local) else None,
     )
 
 
@@ -105,8 +105,8 @@ def _config(target: Target, kind: str, values: Mapping[str, Any]) -> MeasureConf
     return config
 
 
-def _assume(target: Target, what: str, **found: Any) -> Target:
-    return replace(target, assumed=(*target.assumed, what), **found)
+def _assume(target: Target, what: str, **values: Any) -> Target:
+    return replace(target, assumed=(*target.assumed, what), **values)
 
 
 def _words(before: str, values: Mapping[str, Any]) -> str:
@@ -131,13 +131,13 @@ def _tokenizer(data: Mapping[str, Any], place: Path, vocab_size: int) -> dict[st
     return {}
 
 
-def _folder(path: str | Path, found: Path) -> Path:
-    if not is_foreign(found):
-        return found if found.is_dir() else found.parent
-    return Path(OUT) / (found.resolve().name if Path(path).exists() else path)
+def _folder(path: str | Path, local: Path) -> Path:
+    if not is_foreign(local):
+        return local if local.is_dir() else local.parent
+    return Path(OUT) / (local.resolve().name if Path(path).exists() else path)
 
 
-def _identity(found: Path) -> dict[str, Any]:
+def _identity(local: Path) -> dict[str, Any]:
     """Enough to tell another model: where its files are, and when they were last changed."""
-    files = [found / "config.json", *found.glob("*.safetensors")] if is_foreign(found) else [find_weights(found)]
-    return {"place": str(found.resolve()), "changed": max(file.stat().st_mtime_ns for file in files)}
+    files = [local / "config.json", *local.glob("*.safetensors")] if is_foreign(local) else [find_weights(local)]
+    return {"place": str(local.resolve()), "changed": max(file.stat().st_mtime_ns for file in files)}

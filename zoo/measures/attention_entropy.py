@@ -75,9 +75,9 @@ def run(model: Model, config: Config, seed: int, *, data: Documents | None = Non
         means = _read(model, tokens, config, known, counter)
     lengths = np.array([(positions + 1).double().log().mean().item() for positions in buckets])
     rows: list[Row] = []
-    for head, found in zip(known, means, strict=True):  # (documents, buckets, metrics)
-        rows.append(row(head.where, "slope", mean_interval(_slopes(lengths, found[..., 0]))))
-        for positions, values in zip(buckets, found.swapaxes(0, 1), strict=True):
+    for head, of_head in zip(known, means, strict=True):  # (documents, buckets, metrics)
+        rows.append(row(head.where, "slope", mean_interval(_slopes(lengths, of_head[..., 0]))))
+        for positions, values in zip(buckets, of_head.swapaxes(0, 1), strict=True):
             where = head.where | {"position": int(positions[0])}
             rows += [row(where, metric, mean_interval(values[:, i])) for i, metric in enumerate(BY_POSITION)]
     return Result(tuple(rows))

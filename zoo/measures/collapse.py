@@ -68,10 +68,10 @@ class Config(PromptConfig):
 
     train_length: int  # tokens of a training sequence
     times: int = 16  # texts are read to this multiple of it
-    per_doubling: int = 2  # buckets
+    per_doubling: int = 2  # buckets of positions in each doubling of the position
     stride: int | None = None  # tokens that a window predicts; null: a quarter of the training length
-    windows: int | None = None  # at most so many in a bucket; null: all; 0: none
-    margin: float = 0.05  # nats
+    windows: int | None = None  # read windows that meet a bucket, at most; null: all; 0: none
+    margin: float = 0.05  # nats a token: an excess above it counts as a collapse
     call_tokens: int = CALL_TOKENS  # tokens that one forward call reads
 
     def __post_init__(self) -> None:
@@ -256,10 +256,10 @@ def _rows(config: Config, metric: str, values: Array) -> list[Row]:
     return [row(config.where | {"position": edge}, metric, config.interval(values[:, j])) for j, edge in enumerate(config.edges[:-1])]
 
 
-def _summary(config: Config, found: dict[str, Interval]) -> list[Row]:
+def _summary(config: Config, intervals: dict[str, Interval]) -> list[Row]:
     where = config.where | {"train_length": config.train_length, "length": config.length, "margin": float(config.margin)}
     where |= {} if config.windows is None else {"windows": config.windows}
-    return [row(where, metric, interval) for metric, interval in found.items()]
+    return [row(where, metric, interval) for metric, interval in intervals.items()]
 
 
 def _stream_summary(config: Config, streamed: Array, seed: int) -> list[Row]:
@@ -274,11 +274,11 @@ def _stream_summary(config: Config, streamed: Array, seed: int) -> list[Row]:
 def _excess_summary(config: Config, excess: Array, seed: int) -> list[Row]:
     """What is said of the excess."""
     edges, w = np.array(config.edges[:-1], dtype=np.float64), config.train_length
-    found = _over_texts(config, excess, partial(onset, edges=edges, inside=w, margin=config.margin), seed)
-    ratio = Interval(found.value / w, found.low / w, found.high / w, found.n)
-    collapsed = Interval(reached(found.value), reached(found.high), reached(found.low), found.n)
+    first = _over_texts(config, excess, partial(onset, edges=edges, inside=w, margin=config.margin), seed)
+    ratio = Interval(first.value / w, first.low / w, first.high / w, first.n)
+    collapsed = Interval(reached(first.value), reached(first.high), reached(first.low), first.n)
     beyond = config.interval(excess[:, edges >= w].mean(1))
-    return _summary(config, {"onset": found, "onset_ratio": ratio, "collapsed": collapsed, "excess_beyond": beyond})
+    return _summary(config, {"onset": first, "onset_ratio": ratio, "collapsed": collapsed, "excess_beyond": beyond})
 
 
 def _over_texts(config: Config, values: Array, statistic: Callable[[Array], Array], seed: int) -> Interval:

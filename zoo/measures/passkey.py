@@ -47,7 +47,7 @@ class Config(MeasureConfig):
     digits: int = 5  # of the number, in bytes
     filler: str | None = None  # bytes: filler | text (from the documents); tokens: noise | zero; null: the first
     vocab_size: int | None = None  # of the token form; null: the model's
-    examples: int = 16  # a length and depth
+    examples: int = 16  # held-out examples of each length and depth
     call_tokens: int = CALL_TOKENS  # tokens that one forward call reads
 
     def __post_init__(self) -> None:

@@ -37,7 +37,7 @@ class Config(MeasureConfig):
     power: float | None = None  # see zoo.tasks.mqar
     filler: str = "random"  # see zoo.tasks.mqar
     vocab_size: int | None = None  # of the task; null: the model's
-    examples: int = 128  # a condition
+    examples: int = 128  # held-out examples of each condition
     call_tokens: int = CALL_TOKENS  # tokens that one forward call reads
 
     def __post_init__(self) -> None:

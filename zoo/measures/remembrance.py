@@ -83,16 +83,16 @@ def run(model: Model, config: Config, seed: int, *, data: Documents | None = Non
         for start in starts(end):
             wanted.setdefault(start, []).append(end)
     counter = Counter(len(tokens) * sum(ends[-1] - start for start, ends in wanted.items()), progress)
-    found: dict[tuple[int, int], Array] = {}
+    moved: dict[tuple[int, int], Array] = {}
     with evaluating(model):
         whole = dict(predictions(model, tokens, 0, config.ends, config.call_tokens, counter))
         for start in sorted(set(wanted) - {0}):
             for end, predicted in predictions(model, tokens, start, wanted[start], config.call_tokens, counter):
-                found[end, start] = distance(predicted, whole[end])
-    rows = [row({"end": end, "start": start}, "remembrance", mean_interval(found[end, start])) for end, start in sorted(found)]
+                moved[end, start] = distance(predicted, whole[end])
+    rows = [row({"end": end, "start": start}, "remembrance", mean_interval(moved[end, start])) for end, start in sorted(moved)]
     for end in config.ends:
         grid = starts(end)
-        rows += _summary(config, end, np.array(grid), np.stack([found[end, start] for start in grid], 1), seed)
+        rows += _summary(config, end, np.array(grid), np.stack([moved[end, start] for start in grid], 1), seed)
     return Result(tuple(rows))
 
 

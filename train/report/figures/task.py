@@ -22,17 +22,17 @@ def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int)
     where = list(dict.fromkeys(table[table["metric"] == "chance"]["condition"]))
     keys = list(dict.fromkeys(key for condition in where for key in condition))
     accuracy = table[table["metric"] == "accuracy"]
-    found = []
+    drawn = []
     numbers = {key: len({c.get(key) for c in where}) for key in keys if all(isinstance(c.get(key), (int, float)) for c in where)}
     if max(numbers.values()) > 1:
         along = max(numbers, key=lambda key: (numbers[key], key == "length"))
         text = "Share of right answers. Bands: 95 % intervals; thin lines: seeds; dashed grey: chance; dotted: effective size."
         whole = table[table["condition"].isin(where) | table["metric"].str.startswith("effective_")]
-        found.append(Picture(f"{name}: accuracy by {along}", text, curves(whole, models, along, [key for key in keys if key != along])))
+        drawn.append(Picture(f"{name}: accuracy by {along}", text, curves(whole, models, along, [key for key in keys if key != along])))
     for column in [c for c in table.columns if c.startswith("_") and c[1:] not in keys and accuracy[c].notna().any()]:
         text = f"Share of answers that are right by {column[1:]}, in per cent. A bin is called by its lower edge."
-        found.append(Picture(f"{name}: accuracy by {column[1:]}", text, maps(accuracy[accuracy[column].notna()], models, keys, column[1:])))
-    return found
+        drawn.append(Picture(f"{name}: accuracy by {column[1:]}", text, maps(accuracy[accuracy[column].notna()], models, keys, column[1:])))
+    return drawn
 
 
 def curves(table: pd.DataFrame, models: Sequence[str], along: str, rest: Sequence[str]) -> str:
