@@ -87,7 +87,7 @@ def statements(config: ClaimConfig) -> list[Statement]:
 
 def _statement(values: Mapping[str, Any], where: str) -> Statement:
     bounds = parse(Bounds, {key: values[key] for key in OWN if key in values}, where)
-    require(bounds.effect in EFFECTS, f"{where}.effect", bounds.effect, "is no kind of effect", f"Kinds: {', '.join(EFFECTS)}")
+    require(bounds.effect in EFFECTS, f"{where}.effect", bounds.effect, "is no type of effect", f"Types: {', '.join(EFFECTS)}")
     rest = {key: value for key, value in values.items() if key not in OWN}
     return Statement(bounds, parse(EFFECTS[bounds.effect], rest, where))
 

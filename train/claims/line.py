@@ -59,10 +59,12 @@ class Line:
     measure: str  # its name in the parts, one of collapse
     metric: str = "collapsed"  # 1 or 0
     where: dict[str, Any] = field(default_factory=dict)  # keys of the condition
-    parts: tuple[str, ...]  # of different training lengths
-    models: tuple[str, ...] | None = None  # null = all of the first part
+    parts: tuple[str, ...]  # names of parts, of different training lengths
+    models: tuple[str, ...] | None = None  # names of models; null: all of the first part
     over: str = "state_bytes"  # see Trend; the same in every part
-    estimates: str = "slope"  # slope | r2
+    estimates: str = (
+        "slope"  # slope (tokens of training length a KiB of state, or a unit of `over`) | r2 (share of the variance on the line)
+    )
 
     def __post_init__(self) -> None:
         one_of("estimates", self.estimates, ("slope", "r2"))

@@ -19,9 +19,9 @@ from zoo.measures.shared.statistics import Array
 class Series:
     """One number of each model."""
 
-    part: str  # of the experiment
+    part: str  # name of a part of the experiment
     measure: str  # its name in the part; training = the loss of the training's steps
-    metric: str  # such as accuracy
+    metric: str  # one that the measure returns, such as accuracy
     where: dict[str, Any] = field(default_factory=dict)  # keys of the condition, as many as tell it from the others
 
     def check(self, scope: Scope) -> None:
@@ -33,7 +33,7 @@ class Series:
 class Cell(Series):
     """One number of one model."""
 
-    model: str
+    model: str  # name of a model of the part
 
     def check(self, scope: Scope) -> None:
         """Raise ConfigError for a name that the experiment doesn't have."""

@@ -33,7 +33,7 @@ class Trend(Series):
 
     LEAST: ClassVar[int] = 3  # different numbers of the models
 
-    models: tuple[str, ...] | None = None  # null = all of the part
+    models: tuple[str, ...] | None = None  # names of models; null: all of the part
     over: str = "state_bytes"  # or params, flops_train, attention_share, a key of the models' YAML such as blocks.M.d_state
     scale: str = "linear"  # of `over`: linear | log2 (a slope is then one a doubling)
 
@@ -110,7 +110,7 @@ class Rank(Trend):
 
     SUMMARY: ClassVar[str] = "the rank correlation of a metric with a number of the models"
 
-    method: str = "spearman"  # spearman | kendall
+    method: str = "spearman"  # of the rank correlation: spearman | kendall
 
     def __post_init__(self) -> None:
         super().__post_init__()

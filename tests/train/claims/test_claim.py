@@ -103,7 +103,7 @@ WRONG: dict[str, tuple[Change, list[str]]] = {
     "a statement that is no mapping": (lambda c: c.update(statements=["x"]), ["claim.statements"]),
     "no threshold": (lambda c: c["statements"][0].pop("above"), [f"{FIRST}.above", "needs a threshold"]),
     "thresholds the wrong way": (put(0, above=2, below=1), [f"{FIRST}.above = 2", "must be less than below, 1"]),
-    "unknown effect": (put(0, effect="mean"), [f"{FIRST}.effect = 'mean'", "Kinds: value, difference"]),
+    "unknown effect": (put(0, effect="mean"), [f"{FIRST}.effect = 'mean'", "Types: value, difference"]),
     "unknown field": (put(0, modle="x"), [f"{FIRST}.modle", "did you mean model?"]),
     "no text": (lambda c: c["statements"][0].pop("text"), [f"{FIRST}.text", "missing"]),
     "unknown part": (put(0, part="recal"), [f"{FIRST}.part = 'recal'", "Parts: recall, text"]),
