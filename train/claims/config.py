@@ -46,7 +46,7 @@ class ClaimConfig:
     finding: str  # the published statement
     paper: str  # where: arXiv id
     scaled: str  # what is smaller here
-    statements: tuple[dict[str, Any], ...]  # each {text, effect: its kind, the kind's fields, above and / or below: threshold}
+    statements: tuple[dict[str, Any], ...]  # each {text, effect: its type, the type's fields, above and / or below: threshold}
 
     def __post_init__(self) -> None:
         require(bool(self.statements), "statements", [], "a claim needs at least one statement")
@@ -57,7 +57,7 @@ class Bounds:
     """What every statement says."""
 
     text: str  # the statement in words
-    effect: str  # a kind of EFFECTS
+    effect: str  # a type of EFFECTS
     above: float | None = None  # the effect is larger
     below: float | None = None  # the effect is smaller
 
@@ -87,7 +87,7 @@ def statements(config: ClaimConfig) -> list[Statement]:
 
 def _statement(values: Mapping[str, Any], where: str) -> Statement:
     bounds = parse(Bounds, {key: values[key] for key in OWN if key in values}, where)
-    require(bounds.effect in EFFECTS, f"{where}.effect", bounds.effect, "is no kind of effect", f"Kinds: {', '.join(EFFECTS)}")
+    require(bounds.effect in EFFECTS, f"{where}.effect", bounds.effect, "is no type of effect", f"Types: {', '.join(EFFECTS)}")
     rest = {key: value for key, value in values.items() if key not in OWN}
     return Statement(bounds, parse(EFFECTS[bounds.effect], rest, where))
 

@@ -51,7 +51,7 @@ class Ratio:
     SUMMARY: ClassVar[str] = "a cell over another, paired over seeds"
 
     of: Cell
-    to: dict[str, Any]  # what is different in the other cell
+    to: dict[str, Any]  # what is different in the other cell, such as {model: small}
 
     def check(self, scope: Scope) -> None:
         _check_both(self.of, self.to, "to", scope)

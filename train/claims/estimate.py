@@ -68,7 +68,7 @@ class Estimate:
 
 
 class Effect(Protocol):
-    """A kind of effect: a frozen keyword-only dataclass of its fields in the YAML."""
+    """A type of effect: a frozen keyword-only dataclass of its fields in the YAML."""
 
     SUMMARY: ClassVar[str]  # one line
 

@@ -60,6 +60,6 @@ def scaled(band: Band, factor: float, seeds: int) -> Interval:
     return Interval(factor * float(band.value), factor * float(band.low), factor * float(band.high), seeds)
 
 
-def clipped(found: Interval, low: float, high: float) -> Interval:
+def clipped(estimate: Interval, low: float, high: float) -> Interval:
     """The interval of a number that can't lie outside of low .. high."""
-    return found._replace(low=float(np.clip(found.low, low, high)), high=float(np.clip(found.high, low, high)))
+    return estimate._replace(low=float(np.clip(estimate.low, low, high)), high=float(np.clip(estimate.high, low, high)))

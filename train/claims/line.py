@@ -59,10 +59,12 @@ class Line:
     measure: str  # its name in the parts, one of collapse
     metric: str = "collapsed"  # 1 or 0
     where: dict[str, Any] = field(default_factory=dict)  # keys of the condition
-    parts: tuple[str, ...]  # of different training lengths
-    models: tuple[str, ...] | None = None  # null = all of the first part
+    parts: tuple[str, ...]  # names of parts, of different training lengths
+    models: tuple[str, ...] | None = None  # names of models; null: all of the first part
     over: str = "state_bytes"  # see Trend; the same in every part
-    estimates: str = "slope"  # slope | r2
+    estimates: str = (
+        "slope"  # slope (tokens of training length a KiB of state, or a unit of `over`) | r2 (share of the variance on the line)
+    )
 
     def __post_init__(self) -> None:
         one_of("estimates", self.estimates, ("slope", "r2"))
@@ -90,53 +92,55 @@ class Line:
         return self.models or scope.models[self.parts[0]]
 
     def _size(self, scope: Scope, model: str) -> float:
-        found = {scope.number(part, model, self.over) for part in self.parts}
-        if len(found) > 1:
-            raise ConfigError("over", self.over, f"must be one number in all parts, of {model} it is {sorted(found)}", "a fixed state")
-        return found.pop()
+        sizes = {scope.number(part, model, self.over) for part in self.parts}
+        if len(sizes) > 1:
+            raise ConfigError("over", self.over, f"must be one number in all parts, of {model} it is {sorted(sizes)}", "a fixed state")
+        return sizes.pop()
 
     def estimate(self, results: Results, scope: Scope) -> Estimate:
         rising = sorted(self.parts, key=scope.lengths.__getitem__)
         x = np.array([self._size(scope, model) for model in self.names(scope)]) / (KIB if self.over == "state_bytes" else 1)
-        found = thresholds(self._collapsed(rising, results, scope), np.array([float(scope.lengths[part]) for part in rising]))
-        lines = [stats.linregress(x, row) for row in found.middle]
-        censored, never = ~np.isfinite(found.high), found.low == 0
-        judged = self._slope(x, lines, found) if self.estimates == "slope" else self._r2(lines, found)
+        located = thresholds(self._collapsed(rising, results, scope), np.array([float(scope.lengths[part]) for part in rising]))
+        lines = [stats.linregress(x, row) for row in located.middle]
+        censored, never = ~np.isfinite(located.high), located.low == 0
+        judged = self._slope(x, lines, located) if self.estimates == "slope" else self._r2(lines, located)
         if (censored | never).mean() > 0.5:
             judged = Interval(judged.value, np.nan, np.nan, judged.n)
         note = f"{never.sum()} of {never.size} thresholds below the shortest length, {censored.sum()} above the longest"
         unit = "R²" if self.estimates == "r2" else f"tokens a {'KiB of state' if self.over == 'state_bytes' else self.over}"
-        return Estimate(judged, unit, (note,), self._picture(x, found, lines, scope))
+        return Estimate(judged, unit, (note,), self._picture(x, located, lines, scope))
 
     def _collapsed(self, rising: list[str], results: Results, scope: Scope) -> Bools:
         """(seeds, models, lengths) of bool."""
         series = [Series(part=part, measure=self.measure, metric=self.metric, where=self.where) for part in rising]
         return np.array([[results.of(s, model) for s in series] for model in self.names(scope)]).transpose(2, 0, 1) > COLLAPSED
 
-    def _slope(self, x: Array, lines: list[Any], found: Thresholds) -> Interval:
+    def _slope(self, x: Array, lines: list[Any], located: Thresholds) -> Interval:
         """The mean slope: its spread over seeds and the grid's resolution; open where thresholds are only known to be longer."""
         pull = (x - x.mean()) / ((x - x.mean()) ** 2).sum()  # slope = sum of pull * threshold
         seeds = interval(np.array([line.slope for line in lines]))
         if seeds.n == 1:
             return seeds
-        gaps = np.where(np.isfinite(found.high), found.high - found.low, 0.0).mean(0)
+        gaps = np.where(np.isfinite(located.high), located.high - located.low, 0.0).mean(0)
         resolution = float((pull**2 * gaps**2).sum()) / 12  # the variance of a uniform number is width^2 / 12
         half = math.hypot(seeds.high - seeds.value, student(seeds.n) * math.sqrt(resolution))
-        pulls = pull[(~np.isfinite(found.high)).any(0)]
+        pulls = pull[(~np.isfinite(located.high)).any(0)]
         low = -math.inf if (pulls < 0).any() else seeds.value - half
         return Interval(seeds.value, low, math.inf if (pulls > 0).any() else seeds.value + half, seeds.n)
 
-    def _r2(self, lines: list[Any], found: Thresholds) -> Interval:
+    def _r2(self, lines: list[Any], located: Thresholds) -> Interval:
         """The mean R^2; without interval where thresholds are only known to be longer, or are all alike."""
         squares = interval(np.array([float(line.rvalue) ** 2 for line in lines]))
-        if not np.isfinite(found.high).all():
+        if not np.isfinite(located.high).all():
             return Interval(squares.value, np.nan, np.nan, squares.n)
         return clipped(squares, 0.0, 1.0)
 
-    def _picture(self, x: Array, found: Thresholds, lines: list[Any], scope: Scope) -> Picture:
-        cells = [(s, m) for s in range(len(found.low)) for m in range(len(x))]
-        names, middle = self.names(scope), found.middle
-        points = tuple(Point(float(x[m]), float(middle[s, m]), names[m], float(found.low[s, m]), float(found.high[s, m])) for s, m in cells)
+    def _picture(self, x: Array, located: Thresholds, lines: list[Any], scope: Scope) -> Picture:
+        cells = [(s, m) for s in range(len(located.low)) for m in range(len(x))]
+        names, middle = self.names(scope), located.middle
+        points = tuple(
+            Point(float(x[m]), float(middle[s, m]), names[m], float(located.low[s, m]), float(located.high[s, m])) for s, m in cells
+        )
         at = np.linspace(x.min(), x.max(), CURVE_POINTS)
         band = over_seeds(np.stack([line.intercept + line.slope * at for line in lines]))
         return Picture(axis(self.over), "training length needed (tokens)", points, (Curve("least squares", list(at), band),))

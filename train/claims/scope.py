@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from blocks.errors import ConfigError, require
+from zoo.measures import MEASURES
 
-# The metrics of a measure's type, so that a misspelling is found before the training. Of a type that isn't here, after it.
-METRICS: dict[str, tuple[str, ...]] = {
-    "training": ("loss",),
-    "recall": ("accuracy", "exact", "nll", "chance", "stale"),
-    "passkey": ("accuracy", "nll", "chance"),
-    "collapse": (
-        *("nll_stream", "nll_window", "excess", "onset", "onset_ratio", "collapsed"),
-        *("leaves_minimum", "excess_beyond", "loss_ratio", "collapsed_2x"),
-    ),
-}
+TRAINING = "training"  # the measure that every run has: the loss of the training's steps
 
 
 @dataclass(frozen=True)
@@ -33,9 +26,9 @@ class Scope:
         require(part in self.models, "part", part, "is no part", f"Parts: {', '.join(self.models)}")
         known = self.measures[part]
         require(measure in known, "measure", measure, f"is no measure of part {part}", f"Measures: {', '.join(known)}")
-        metrics = METRICS.get(known[measure])
-        if metrics is not None:
-            require(metric in metrics, "metric", metric, f"is no metric of {known[measure]}", f"Metrics: {', '.join(metrics)}")
+        metrics = metrics_of(known[measure])
+        there = any(fnmatchcase(metric, pattern) for pattern in metrics)
+        require(there, "metric", metric, f"is no metric of {known[measure]}", f"Metrics: {', '.join(metrics)}")
 
     def check_model(self, part: str, model: str, place: str = "model") -> None:
         """Raise ConfigError unless the model takes part."""
@@ -47,3 +40,8 @@ class Scope:
         if key not in known:
             raise ConfigError("over", key, f"is no number of {model}", f"Numbers: {', '.join(known)}")
         return known[key]
+
+
+def metrics_of(measure: str) -> tuple[str, ...]:
+    """The metrics of a measure's type; `*` stands for any text."""
+    return ("loss",) if measure == TRAINING else MEASURES[measure].METRICS

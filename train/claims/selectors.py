@@ -11,7 +11,7 @@ import numpy as np
 from blocks.errors import ConfigError
 from train.claims.scope import Scope
 from train.measure.results import ALL, Record
-from zoo.measures import parts
+from zoo.measures.shared.condition import Condition
 from zoo.measures.shared.statistics import Array
 
 
@@ -19,9 +19,9 @@ from zoo.measures.shared.statistics import Array
 class Series:
     """One number of each model."""
 
-    part: str  # of the experiment
+    part: str  # name of a part of the experiment
     measure: str  # its name in the part; training = the loss of the training's steps
-    metric: str  # such as accuracy
+    metric: str  # one that the measure returns, such as accuracy
     where: dict[str, Any] = field(default_factory=dict)  # keys of the condition, as many as tell it from the others
 
     def check(self, scope: Scope) -> None:
@@ -33,7 +33,7 @@ class Series:
 class Cell(Series):
     """One number of one model."""
 
-    model: str
+    model: str  # name of a model of the part
 
     def check(self, scope: Scope) -> None:
         """Raise ConfigError for a name that the experiment doesn't have."""
@@ -46,7 +46,7 @@ class Results:
 
     def __init__(self, records: Sequence[Record], seeds: Sequence[int]) -> None:
         self.seeds = tuple(str(seed) for seed in seeds)
-        self.rows: dict[tuple[str, str, str, str], dict[str, dict[str, float]]] = {}
+        self.rows: dict[tuple[str, str, str, str], dict[Condition, dict[str, float]]] = {}
         for r in records:
             if r.seed != ALL:
                 self.rows.setdefault((r.part, r.model, r.measure, r.metric), {}).setdefault(r.condition, {})[r.seed] = r.value
@@ -58,27 +58,28 @@ class Results:
             there = sorted({key[3] for key in self.rows if key[:3] == (series.part, model, series.measure)})
             rule = f"{series.measure} of {model} in part {series.part} has no such metric"
             raise ConfigError("metric", series.metric, rule, f"Metrics: {', '.join(there)}")
-        found = conditions[_condition(series.where, list(conditions))]
-        missing = [seed for seed in self.seeds if seed not in found]
+        values = conditions[_condition(series.where, list(conditions))]
+        missing = [seed for seed in self.seeds if seed not in values]
         if missing:
             raise ConfigError("where", series.where, f"results.csv lacks seed {', '.join(missing)} of {model}")
-        return np.array([found[seed] for seed in self.seeds])
+        return np.array([values[seed] for seed in self.seeds])
 
 
-def _condition(where: Mapping[str, Any], conditions: list[str]) -> str:
+def _condition(where: Mapping[str, Any], conditions: list[Condition]) -> Condition:
     """The one condition with these keys: no others if there is one, else the only one that has them among others."""
-    wanted = {key: str(value) for key, value in where.items()}
-    fitting = [c for c in conditions if all(key in parts(c) and _same(parts(c)[key], value) for key, value in wanted.items())]
-    exact = [c for c in fitting if len(parts(c)) == len(wanted)]
+    wanted = Condition({key: _number(value) for key, value in where.items()}).items()
+    fitting = [condition for condition in conditions if wanted <= condition.items()]
+    exact = [condition for condition in fitting if len(condition) == len(wanted)]
     chosen = exact or fitting
     if len(chosen) == 1:
         return chosen[0]
     rule = "several conditions have these keys: give more" if chosen else "no condition has these keys"
-    raise ConfigError("where", dict(where), rule, f"Conditions: {', '.join(repr(c) for c in (chosen or conditions))}")
+    raise ConfigError("where", dict(where), rule, f"Conditions: {', '.join(repr(str(c)) for c in (chosen or conditions))}")
 
 
-def _same(a: str, b: str) -> bool:
+def _number(value: Any) -> Any:
+    """YAML reads 1e-3 as text."""
     try:
-        return float(a) == float(b)
+        return float(value) if isinstance(value, str) else value
     except ValueError:
-        return a == b
+        return value

@@ -33,7 +33,7 @@ class Trend(Series):
 
     LEAST: ClassVar[int] = 3  # different numbers of the models
 
-    models: tuple[str, ...] | None = None  # null = all of the part
+    models: tuple[str, ...] | None = None  # names of models; null: all of the part
     over: str = "state_bytes"  # or params, flops_train, attention_share, a key of the models' YAML such as blocks.M.d_state
     scale: str = "linear"  # of `over`: linear | log2 (a slope is then one a doubling)
 
@@ -110,7 +110,7 @@ class Rank(Trend):
 
     SUMMARY: ClassVar[str] = "the rank correlation of a metric with a number of the models"
 
-    method: str = "spearman"  # spearman | kendall
+    method: str = "spearman"  # of the rank correlation: spearman | kendall
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -204,9 +204,9 @@ class Fit(Trend):
             Curve(name, list(at), jackknife(y, lambda rows, f=form: f.value(self.steps(at), *_fitted(f, self.steps(x), rows))))  # type: ignore[misc]
             for name, form in FORMS.items()
         )
-        found = jackknife(y, lambda rows: np.array(self._judged(self.steps(x), rows)))
+        band = jackknife(y, lambda rows: np.array(self._judged(self.steps(x), rows)))
         factor = y.size if self.estimates == "aic" else 1
-        judged = scaled(found, float(factor), len(y))
+        judged = scaled(band, float(factor), len(y))
         return Estimate(judged, self.unit, (), self.picture(x, y, scope, curves))
 
     @property

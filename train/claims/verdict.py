@@ -83,5 +83,5 @@ def conclude(name: str, claim: ClaimConfig | None, scope: Scope, folder: Path) -
 def read_verdict(folder: str | Path) -> dict[str, Any] | None:
     """The verdict that a folder holds; None where there is none."""
     path = Path(folder) / FILE
-    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return found
+    verdict: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return verdict

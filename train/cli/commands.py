@@ -153,7 +153,8 @@ def run_(arguments: argparse.Namespace) -> None:
     from train.claims.verdict import read_verdict
     from train.config.experiment import load_experiment
     from train.report.claim_text import print_verdict
-    from train.report.page import build_report, print_table
+    from train.report.page import build_report
+    from train.report.terminal import print_table
     from train.run.experiment import run_experiment
 
     experiment = load_experiment(arguments.experiment, arguments.overrides)

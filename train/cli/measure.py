@@ -21,11 +21,11 @@ from rich.table import Table
 
 from blocks.errors import ConfigError, require
 from train.measure.measure import measure, measured
-from train.measure.target import Subject, complete, open_subject
-from train.report.figures import PICTURES
-from train.report.measures_page import draw
+from train.measure.target import Target, complete, open_target
+from train.report.measures_page import write_measures_page
 from zoo.config.schema import dotted, merge
-from zoo.measures import MEASURES, Keeper, MeasureConfig, Row
+from zoo.measures import MEASURES
+from zoo.measures.shared.base import MeasureConfig, ResumeStore, Row
 
 LINES = 40  # of a table on the terminal
 SUBJECT = ("model", "data", "seed", "train_length")  # overrides that no measure reads as its own field
@@ -39,7 +39,7 @@ def measure_subject(path: str | Path, names: list[str], overrides: list[str], ou
     for name in names:
         require(name in MEASURES, "measure", name, "no such measure", f"Measures: {', '.join(MEASURES)}")
     changes = dotted(overrides)
-    subject = open_subject(path, {key: changes.pop(key) for key in SUBJECT if key in changes}, out)
+    subject = open_target(path, {key: changes.pop(key) for key in SUBJECT if key in changes}, out)
     own = {name: changes.pop(name) for name in names if isinstance(changes.get(name), Mapping)}
     subject, configs = complete(subject, {name: merge(changes, own.get(name, {})) for name in names})
     console, found = Console(), {}
@@ -49,7 +49,7 @@ def measure_subject(path: str | Path, names: list[str], overrides: list[str], ou
     for kind, config in configs.items():
         found[kind] = _rows(subject, kind, config)
         _print(console, kind, found[kind])
-    page = draw(subject, found)
+    page = write_measures_page(subject, found)
     console.print(f"all rows and pictures: {page}", highlight=False, soft_wrap=True)
     return page
 
@@ -62,12 +62,12 @@ def _writable(folder: Path) -> None:
         raise ConfigError(str(folder), None, f"rows can't be kept here: {error}", "--out FOLDER") from None
 
 
-def _rows(subject: Subject, kind: str, config: MeasureConfig) -> list[Row]:
+def _rows(subject: Target, kind: str, config: MeasureConfig) -> list[Row]:
     columns = (*RichProgress.get_default_columns()[:2], TimeElapsedColumn(), TimeRemainingColumn())
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
         told = partial(_told, bar, bar.add_task(kind, total=None))
 
-        def work(keep: Keeper) -> list[Row]:
+        def work(keep: ResumeStore) -> list[Row]:
             return measure(subject.model, subject.data, kind, config, subject.seed, told, keep)
 
         changes = {"model": subject.changes, "data": subject.data} if subject.changed else {}
@@ -81,7 +81,7 @@ def _told(bar: RichProgress, task: TaskID, done: int, total: int) -> None:
 
 def _print(console: Console, kind: str, rows: list[Row]) -> None:
     """The headline; the page has all rows."""
-    chosen = {shown.metric for shown in PICTURES[kind].HEADLINE}
+    chosen = {headline.metric for headline in MEASURES[kind].HEADLINE}
     shown = [row for row in rows if row.metric in chosen] or rows
     table = Table(title=f"{kind}, {len(rows)} rows", title_justify="left", box=None, header_style="bold", pad_edge=False)
     table.add_column("condition", overflow="fold")
@@ -89,7 +89,7 @@ def _print(console: Console, kind: str, rows: list[Row]) -> None:
     for heading in ("value", "95 % interval", "n"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in shown[:LINES]:
-        table.add_row(row.condition, row.metric, f"{row.value:.4g}", f"{row.low:.4g} .. {row.high:.4g}", str(row.n))
+        table.add_row(str(row.condition), row.metric, f"{row.value:.4g}", f"{row.low:.4g} .. {row.high:.4g}", str(row.n))
     console.print(table)
     if len(shown) > LINES:
         console.print(f"... and {len(shown) - LINES} more", style="dim")

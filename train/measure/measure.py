@@ -6,18 +6,20 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from blocks.errors import ConfigError, require
 from train.data import parse_data
 from train.data.batches import long_documents
 from train.data.config import TaskData
 from train.data.sources import Source, TaskSource, TextSource, load_corpus
-from train.measure.resume_file import FileKeeper
+from train.measure.resume_file import ResumeFile
 from train.system.atomic_files import write_text
 from zoo.config.model import ModelConfig
 from zoo.config.schema import parse, plain
-from zoo.measures import MEASURES, RESUMABLE, Keeper, MeasureConfig, Progress, Row
+from zoo.measures import MEASURES
+from zoo.measures.shared.base import MeasureConfig, Progress, Resumable, ResumeStore, Row
+from zoo.measures.shared.condition import Condition
 from zoo.model.model import Model
 
 SPLIT = "test"  # measures read what neither training nor validation has seen
@@ -62,24 +64,25 @@ def check_measure(kind: str, config: MeasureConfig, source: Source, model: Model
         corpus = source.corpus if isinstance(source, (TextSource, TaskSource)) else None
         if corpus is None:
             raise ConfigError("measure", kind, f"reads documents, and {source.label} is a generated task", "measure a part with text")
-        found = long_documents(corpus.split(SPLIT), reads.tokens + 1)
+        documents = long_documents(corpus.split(SPLIT), reads.tokens + 1)
         rule = f"so many test documents have {reads.tokens} tokens, {reads.documents} are needed"
-        require(len(found) >= reads.documents, "documents", len(found), rule, "shorter ones")
-        total = sum(len(document.inputs) for document in found)
+        require(len(documents) >= reads.documents, "documents", len(documents), rule, "shorter ones")
+        total = sum(len(document.inputs) for document in documents)
         require(total >= reads.total, "documents", None, f"the test documents hold {total} tokens, {reads.total} are needed", "fewer texts")
     except ConfigError as error:
         raise error.within(place) from None
 
 
 def measure(
-    model: Model, data: Mapping[str, Any], kind: str, config: MeasureConfig, seed: int, progress: Progress | None, keep: Keeper
+    model: Model, data: Mapping[str, Any], kind: str, config: MeasureConfig, seed: int, progress: Progress | None, keep: ResumeStore
 ) -> list[Row]:
     """One measure of a model, on the test documents of the data it was trained on if it reads documents."""
     reads = config.reads
     documents = None if reads is None else _documents(data, reads.tokens)
-    if kind in RESUMABLE:
-        return list(RESUMABLE[kind].run(model, config, seed, data=documents, progress=progress, keep=keep).rows)
-    return list(MEASURES[kind].run(model, config, seed, data=documents, progress=progress).rows)
+    chosen = MEASURES[kind]
+    if chosen.RESUMABLE:
+        return list(cast(Resumable, chosen).run(model, config, seed, data=documents, progress=progress, keep=keep).rows)
+    return list(chosen.run(model, config, seed, data=documents, progress=progress).rows)
 
 
 def _documents(data: Mapping[str, Any], tokens: int) -> list[Any]:
@@ -97,7 +100,7 @@ def measured(
     kind: str,
     config: Any,
     seed: int,
-    work: Callable[[Keeper], list[Row]],
+    work: Callable[[ResumeStore], list[Row]],
     changes: Mapping[str, Any] | None = None,
 ) -> list[Row]:
     """The rows of a measure of the model in `folder`: kept ones if they were measured with the same settings, or new ones.
@@ -109,10 +112,11 @@ def measured(
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["of"] == json.loads(json.dumps(key)):
-            return [Row(*row) for row in kept["rows"]]
-    keeper = FileKeeper(path.with_suffix(".part"), key)
+            return [Row(Condition.parse(condition), *numbers) for condition, *numbers in kept["rows"]]
+    keeper = ResumeFile(path.with_suffix(".part"), key)
     rows = work(keeper)
     path.parent.mkdir(exist_ok=True)
-    write_text(path, json.dumps({"of": key, "rows": [list(row) for row in rows]}))  # Python's JSON keeps NaN and infinity
+    written = [[str(row.condition), *row[1:]] for row in rows]
+    write_text(path, json.dumps({"of": key, "rows": written}))  # Python's JSON keeps NaN and infinity
     keeper.clear()
     return rows

@@ -6,12 +6,13 @@ import csv
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from train.system.atomic_files import replacing
 from zoo.measures.shared.base import Row
+from zoo.measures.shared.condition import Condition
 from zoo.measures.shared.statistics import Interval, mean_interval
 
 COLUMNS = ("experiment", "model", "seed", "measure", "condition", "metric", "value", "low", "high", "n", "part")
@@ -19,13 +20,14 @@ ALL = "all"  # the seed of rows that join the seeds
 
 
 class Record(NamedTuple):
-    """One line of results.csv. low, high: a 95 % interval, over examples within a seed, or over seeds where seed is `all`."""
+    """A row of a measure as a line of results.csv. low, high: a 95 % interval, over examples within a seed, or over seeds
+    where seed is `all`."""
 
     experiment: str
     model: str
     seed: str
     measure: str
-    condition: str
+    condition: Condition
     metric: str
     value: float
     low: float
@@ -35,7 +37,7 @@ class Record(NamedTuple):
 
 
 def record(experiment: str, part: str, model: str, seed: int, measure: str, row: Row) -> Record:
-    """A measure's row as a line of results.csv."""
+    """A measure's row of one run as a record."""
     return Record(experiment, model, str(seed), measure, row.condition, row.metric, row.value, row.low, row.high, row.n, part)
 
 
@@ -44,14 +46,10 @@ def joined(records: Iterable[Record]) -> list[Record]:
 
     The mean with its t-interval; where a value is infinite (a collapse that never came) the median with the range.
     """
-    groups: dict[tuple[str, ...], list[Record]] = {}
+    groups: dict[tuple[Any, ...], list[Record]] = {}
     for r in records:
         groups.setdefault((r.experiment, r.part, r.model, r.measure, r.condition, r.metric), []).append(r)
-    rows = []
-    for (experiment, part, model, measure, condition, metric), members in groups.items():
-        found = _over_seeds([m.value for m in members])
-        rows.append(Record(experiment, model, ALL, measure, condition, metric, found.value, found.low, found.high, len(members), part))
-    return rows
+    return [seeds[0]._replace(seed=ALL, **_over_seeds([r.value for r in seeds])._asdict()) for seeds in groups.values()]
 
 
 def _over_seeds(values: list[float]) -> Interval:
@@ -66,11 +64,11 @@ def write(path: Path, records: Sequence[Record]) -> None:
     with replacing(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows(records)
+        writer.writerows(records)  # conditions as text
 
 
 def read(path: Path) -> list[Record]:
-    """The lines of a results file."""
+    """The records of a results file."""
     with path.open(newline="", encoding="utf-8") as file:
         return [_record(row) for row in csv.DictReader(file)]
 
@@ -81,7 +79,7 @@ def _record(row: dict[str, str]) -> Record:
         model=row["model"],
         seed=row["seed"],
         measure=row["measure"],
-        condition=row["condition"],
+        condition=Condition.parse(row["condition"]),
         metric=row["metric"],
         value=float(row["value"]),
         low=float(row["low"]),
@@ -92,8 +90,7 @@ def _record(row: dict[str, str]) -> Record:
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """The lines as a table with one more column for every key of the conditions."""
+    """The records as a table, with one more column `_KEY` for every key of their conditions; NaN where a condition lacks it."""
     table = pd.DataFrame(records, columns=list(COLUMNS))
-    conditions = [dict(part.split("=", 1) for part in text.split(";") if part) for text in table["condition"]]
-    keys = pd.DataFrame(conditions, index=table.index)
+    keys = pd.DataFrame([dict(r.condition) for r in records], index=table.index, dtype=object)
     return table.join(keys.add_prefix("_"))

@@ -17,8 +17,8 @@ from train.system.nested_tensors import load_nested, save_nested
 SECONDS = 60.0  # of work that an interruption may cost
 
 
-class FileKeeper:
-    """A zoo.measures.Keeper of one measure of one model."""
+class ResumeFile:
+    """A zoo.measures.ResumeStore of one measure of one model."""
 
     def __init__(self, path: Path, of: Mapping[str, Any], seconds: float = SECONDS) -> None:
         """of: all that the rows depend on (measure, config, seed, weights, documents), as JSON; what was saved of anything else is

@@ -6,28 +6,24 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, select_autoescape
-from markupsafe import Markup
-
 from train.measure.results import ALL, frame, record
-from train.measure.target import Subject
-from train.report.figures import PICTURES, Picture
-from zoo.measures import Row
+from train.measure.target import Target
+from train.report.figures import pictures
+from train.report.figures.shared.picture import Picture
+from train.report.html import as_html, write_page
+from zoo.measures.shared.base import Row
 
 
-def draw(subject: Subject, found: Mapping[str, list[Row]]) -> Path:
-    """measures.html beside the rows: every picture and every number of these measures."""
-    sections = [(kind, _pictures(subject, kind, rows), rows) for kind, rows in found.items()]
-    page = Environment(loader=PackageLoader("train.report"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True)
-    html = page.get_template("measures.html").render(subject=subject, changes=json.dumps(subject.changes), sections=sections)
-    out = subject.folder / "measures" / "measures.html"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(html, encoding="utf-8")
-    return out
+def write_measures_page(target: Target, measures: Mapping[str, list[Row]]) -> Path:
+    """measures.html beside the rows: every picture and every number. measures: type -> rows."""
+    sections = [(measure, _pictures(target, measure, rows), rows) for measure, rows in measures.items()]
+    folder = target.folder / "measures"
+    folder.mkdir(exist_ok=True)
+    changes = json.dumps(target.changes)
+    return write_page("measures.html", folder / "measures.html", target=target, changes=changes, sections=sections)
 
 
-def _pictures(subject: Subject, kind: str, rows: list[Row]) -> list[Picture]:
+def _pictures(target: Target, measure: str, rows: list[Row]) -> list[Picture]:
     """As a report draws them, for a single model: the intervals are those within it."""
-    table = frame([record("", "", subject.name, 0, kind, row)._replace(seed=ALL) for row in rows])
-    drawn = PICTURES[kind].pictures(kind, table, [subject.name], subject.train_length or 0)
-    return [picture._replace(svg=Markup(picture.svg)) for picture in drawn]  # our own SVG
+    table = frame([record("", "", target.name, 0, measure, row)._replace(seed=ALL) for row in rows])
+    return [as_html(picture) for picture in pictures(measure, measure, table, [target.name], target.train_length or 0)]

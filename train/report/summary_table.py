@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from train.measure.results import ALL, Record
-from train.report.figures import PICTURES
-from zoo.measures import parts
+from zoo.measures import MEASURES
+from zoo.measures.shared.base import Headline
 from zoo.measures.shared.statistics import paired_difference
 
 
@@ -37,8 +37,8 @@ def _short(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Column:
-    """One number for every model."""
+class Line:
+    """One line of the table: a number of every model."""
 
     part: str
     measure: str  # its name in the experiment
@@ -48,36 +48,24 @@ class Column:
     cells: dict[str, Cell]  # model -> cell
 
 
-def columns(records: Sequence[Record], kinds: dict[tuple[str, str], str], reference: str) -> list[Column]:
-    """The headline columns. kinds: (part, measure's name) -> its type."""
-    found = []
-    for (part, measure), kind in kinds.items():
-        mine = [r for r in records if r.part == part and r.measure == measure]
-        for metric, key, unit, scale in PICTURES[kind].HEADLINE:
-            conditions = dict.fromkeys(r.condition for r in mine if r.metric == metric and _plain(r.condition, key))
-            for condition in conditions:
-                cells = _cells([r for r in mine if r.metric == metric and r.condition == condition], reference)
-                found.append(Column(part, measure, _title(condition, key), unit, scale, cells))
-            if conditions and kind == "loss":
-                break  # bits a byte, or nats where there are none
-    return found
+def summary(records: Sequence[Record], measures: Mapping[tuple[str, str], str], reference: str) -> list[Line]:
+    """The table's lines, as each measure's HEADLINE says. measures: (part, name in the experiment) -> type."""
+    lines: list[Line] = []
+    for (part, name), measure in measures.items():
+        own = [r for r in records if r.part == part and r.measure == name]
+        metrics = {r.metric for r in own}
+        for headline in MEASURES[measure].HEADLINE:
+            if headline.unless not in metrics:
+                lines += _lines([r for r in own if r.metric == headline.metric], headline, reference)
+    return lines
 
 
-def _plain(condition: str, key: str | None) -> bool:
-    """Whether a condition heads a column: it has the key, and is not one depth of a passkey."""
-    keys = parts(condition)
-    return (key is None or key in keys) and not {"depth", "position", "token"} & (set(keys) - {key})
-
-
-def _title(condition: str, key: str | None) -> str:
-    keys = parts(condition)
-    if key == "pairs":
-        return f"{keys['pairs']} pairs, {keys['length']} tokens"
-    if key == "length":
-        return f"{keys['length']} tokens"
-    if key == "tokens":
-        return keys["tokens"]
-    return "whole documents" if keys.get("window") == "document" else " ".join(f"{k} {v}" for k, v in keys.items())
+def _lines(records: Sequence[Record], headline: Headline, reference: str) -> Iterator[Line]:
+    """A line a condition. records: of one measure and metric."""
+    for condition in dict.fromkeys(r.condition for r in records if headline.heads(r.condition)):
+        same = [r for r in records if r.condition == condition]
+        title = headline.title(condition)
+        yield Line(same[0].part, same[0].measure, title, headline.unit, headline.scale, _cells(same, reference))
 
 
 def _cells(records: Sequence[Record], reference: str) -> dict[str, Cell]:
@@ -85,11 +73,7 @@ def _cells(records: Sequence[Record], reference: str) -> dict[str, Cell]:
     for r in records:
         if r.seed != ALL:
             seeds.setdefault(r.model, {})[r.seed] = r.value
-    cells = {}
-    for r in records:
-        if r.seed == ALL:
-            cells[r.model] = Cell(r.value, r.low, r.high, r.n, _differs(seeds, r.model, reference))
-    return cells
+    return {r.model: Cell(r.value, r.low, r.high, r.n, _differs(seeds, r.model, reference)) for r in records if r.seed == ALL}
 
 
 def _differs(seeds: dict[str, dict[str, float]], model: str, reference: str) -> bool | None:
@@ -98,5 +82,4 @@ def _differs(seeds: dict[str, dict[str, float]], model: str, reference: str) -> 
     finite = all(math.isfinite(own[s]) and math.isfinite(other[s]) for s in shared)
     if model == reference or len(shared) < 2 or not finite:
         return None
-    difference = paired_difference([own[s] for s in shared], [other[s] for s in shared])
-    return difference.low > 0 or difference.high < 0
+    return paired_difference([own[s] for s in shared], [other[s] for s in shared]).excludes(0.0)

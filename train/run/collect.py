@@ -11,7 +11,8 @@ from train.measure.measure import measured
 from train.measure.results import Record, record
 from train.plan.plan import Plan
 from train.run.folder import run_folder
-from zoo.measures.shared.base import Keeper, Row
+from zoo.measures.shared.base import ResumeStore, Row
+from zoo.measures.shared.condition import Condition
 
 CURVE_POINTS = 60  # of a training curve in results.csv
 
@@ -29,7 +30,7 @@ def collect(plan: Plan, folder: Path) -> list[Record]:
     return records
 
 
-def _missing(keep: Keeper) -> list[Row]:
+def _missing(keep: ResumeStore) -> list[Row]:
     raise RuntimeError("a measure has no rows: its run is not finished")
 
 
@@ -39,5 +40,5 @@ def _training_rows(folder: Path) -> Iterator[Row]:
         lines = list(csv.DictReader(file))
     stride = max(1, math.ceil(len(lines) / CURVE_POINTS))
     for line in lines[stride - 1 :: stride]:
-        condition = f"step={line['step']};flops={line['flops']}"
+        condition = Condition({"step": line["step"], "flops": line["flops"]})
         yield Row(condition, "loss", float(line["loss"]), math.nan, math.nan, 1)

@@ -27,13 +27,16 @@ from torch import Tensor
 
 from blocks.errors import require
 from zoo.measures.shared.attention_heads import Head, Seen, heads_of, watching
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
 from zoo.measures.shared.statistics import Array, mean_interval
 from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, spans, stream
 from zoo.model.model import Model
 
 SUMMARY = "entropy of attention by head and position, its growth with length, and the shares on the first and the last tokens"
-METRICS = ("entropy", "keys", "first", "recent", "other")
+BY_POSITION = ("entropy", "keys", "first", "recent", "other")
+METRICS = (*BY_POSITION, "slope")
+HEADLINE: tuple[Headline, ...] = ()  # a number a head is no headline
+RESUMABLE = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +75,11 @@ def run(model: Model, config: Config, seed: int, *, data: Documents | None = Non
         means = _read(model, tokens, config, known, counter)
     lengths = np.array([(positions + 1).double().log().mean().item() for positions in buckets])
     rows: list[Row] = []
-    for head, found in zip(known, means, strict=True):  # (documents, buckets, metrics)
-        rows.append(row(head.where, "slope", mean_interval(_slopes(lengths, found[..., 0]))))
-        for positions, values in zip(buckets, found.swapaxes(0, 1), strict=True):
+    for head, of_head in zip(known, means, strict=True):  # (documents, buckets, metrics)
+        rows.append(row(head.where, "slope", mean_interval(_slopes(lengths, of_head[..., 0]))))
+        for positions, values in zip(buckets, of_head.swapaxes(0, 1), strict=True):
             where = head.where | {"position": int(positions[0])}
-            rows += [row(where, metric, mean_interval(values[:, i])) for i, metric in enumerate(METRICS)]
+            rows += [row(where, metric, mean_interval(values[:, i])) for i, metric in enumerate(BY_POSITION)]
     return Result(tuple(rows))
 
 
@@ -91,7 +94,7 @@ def _read(model: Model, tokens: Tensor, config: Config, known: Sequence[Head], c
     buckets = config.buckets
     wanted = torch.cat(buckets)
     of = torch.repeat_interleave(torch.arange(len(buckets)), torch.tensor([len(b) for b in buckets]))
-    sums = torch.zeros(len(known), len(tokens), len(buckets), len(METRICS), dtype=torch.float64)
+    sums = torch.zeros(len(known), len(tokens), len(buckets), len(BY_POSITION), dtype=torch.float64)
     first = {head.slot: i for i, head in reversed(list(enumerate(known)))}
 
     def show(seen: Seen) -> None:

@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from blocks.errors import require
-from zoo.measures.shared.base import Documents, Keeper, Progress, Result, Row, row
+from zoo.measures.shared.base import Documents, Headline, Progress, Result, ResumeStore, Row, row
 from zoo.measures.shared.collapse_onset import leaves_minimum, loss_ratio, onset, reached
 from zoo.measures.shared.prompts import PromptConfig
 from zoo.measures.shared.statistics import Array, Interval, bootstrap
@@ -48,6 +48,16 @@ from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, next
 from zoo.model.model import IGNORE, Model
 
 SUMMARY = "loss by position, streamed against windowed, to many times the training length; where the state collapses"
+METRICS = (
+    *("nll_stream", "nll_window", "excess", "onset", "onset_ratio", "collapsed"),
+    *("leaves_minimum", "excess_beyond", "loss_ratio", "collapsed_2x"),
+)
+HEADLINE = (
+    Headline("onset", "onset (position)"),
+    Headline("excess_beyond", "excess (nats)"),
+    Headline("loss_ratio", "largest loss beyond / inside the training length"),
+)
+RESUMABLE = True
 FIRST_EDGE = 8  # the loss of the first tokens is one bucket
 TWICE = 2.0  # the largest loss inside the training length: beyond that a state counts as collapsed
 
@@ -58,10 +68,10 @@ class Config(PromptConfig):
 
     train_length: int  # tokens of a training sequence
     times: int = 16  # texts are read to this multiple of it
-    per_doubling: int = 2  # buckets
+    per_doubling: int = 2  # buckets of positions in each doubling of the position
     stride: int | None = None  # tokens that a window predicts; null: a quarter of the training length
-    windows: int | None = None  # at most so many in a bucket; null: all; 0: none
-    margin: float = 0.05  # nats
+    windows: int | None = None  # read windows that meet a bucket, at most; null: all; 0: none
+    margin: float = 0.05  # nats a token: an excess above it counts as a collapse
     call_tokens: int = CALL_TOKENS  # tokens that one forward call reads
 
     def __post_init__(self) -> None:
@@ -100,7 +110,7 @@ def run(
     *,
     data: Documents | None = None,
     progress: Progress | None = None,
-    keep: Keeper | None = None,
+    keep: ResumeStore | None = None,
 ) -> Result:
     """See the module. `data`: documents as config.reads says; `seed` draws the bootstrap."""
     tokens = config.texts(data)
@@ -150,7 +160,9 @@ class SoFar(NamedTuple):
 class Reader:
     """Reads both ways, saving as it goes."""
 
-    def __init__(self, model: Model, config: Config, tokens: Tensor, chosen: list[Window], counter: Counter, keep: Keeper | None) -> None:
+    def __init__(
+        self, model: Model, config: Config, tokens: Tensor, chosen: list[Window], counter: Counter, keep: ResumeStore | None
+    ) -> None:
         self.model, self.config, self.tokens, self.windows, self.counter, self.keep = model, config, tokens, chosen, counter, keep
         self.edges = torch.tensor(config.edges)
         empty = Sums(*torch.zeros(2, len(tokens), len(config.edges) - 1, dtype=torch.float64))
@@ -244,10 +256,10 @@ def _rows(config: Config, metric: str, values: Array) -> list[Row]:
     return [row(config.where | {"position": edge}, metric, config.interval(values[:, j])) for j, edge in enumerate(config.edges[:-1])]
 
 
-def _summary(config: Config, found: dict[str, Interval]) -> list[Row]:
+def _summary(config: Config, intervals: dict[str, Interval]) -> list[Row]:
     where = config.where | {"train_length": config.train_length, "length": config.length, "margin": float(config.margin)}
     where |= {} if config.windows is None else {"windows": config.windows}
-    return [row(where, metric, interval) for metric, interval in found.items()]
+    return [row(where, metric, interval) for metric, interval in intervals.items()]
 
 
 def _stream_summary(config: Config, streamed: Array, seed: int) -> list[Row]:
@@ -262,11 +274,11 @@ def _stream_summary(config: Config, streamed: Array, seed: int) -> list[Row]:
 def _excess_summary(config: Config, excess: Array, seed: int) -> list[Row]:
     """What is said of the excess."""
     edges, w = np.array(config.edges[:-1], dtype=np.float64), config.train_length
-    found = _over_texts(config, excess, partial(onset, edges=edges, inside=w, margin=config.margin), seed)
-    ratio = Interval(found.value / w, found.low / w, found.high / w, found.n)
-    collapsed = Interval(reached(found.value), reached(found.high), reached(found.low), found.n)
+    first = _over_texts(config, excess, partial(onset, edges=edges, inside=w, margin=config.margin), seed)
+    ratio = Interval(first.value / w, first.low / w, first.high / w, first.n)
+    collapsed = Interval(reached(first.value), reached(first.high), reached(first.low), first.n)
     beyond = config.interval(excess[:, edges >= w].mean(1))
-    return _summary(config, {"onset": found, "onset_ratio": ratio, "collapsed": collapsed, "excess_beyond": beyond})
+    return _summary(config, {"onset": first, "onset_ratio": ratio, "collapsed": collapsed, "excess_beyond": beyond})
 
 
 def _over_texts(config: Config, values: Array, statistic: Callable[[Array], Array], seed: int) -> Interval:

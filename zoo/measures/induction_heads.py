@@ -40,13 +40,19 @@ from torch import Tensor
 from blocks.errors import require
 from zoo.config.model import ModelConfig
 from zoo.measures.shared.attention_heads import Head, Seen, ablated, heads_of, held_before, watching
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Result, Row, exact_row, row
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Result, Row, exact_row, row
 from zoo.measures.shared.statistics import Array, mean_interval, paired_difference
 from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, next_labels, shape_of_call, spans, stream
 from zoo.model.model import Model
 from zoo.tasks.shared.base import HELD_OUT, distinct, integers, uniforms
 
 SUMMARY = "induction and n-gram heads: attention to what followed the same tokens before, and the loss of a repetition"
+METRICS = (
+    *("loss", "induction", "prefix_matching", "prefix_held", "previous_token", "copying", "ngram", "ngram_excess"),
+    *("chance_prefix_matching", "chance_prefix_held", "chance_previous_token", "chance_ngram"),
+)
+HEADLINE = (Headline("induction", "nats (second copy - first)"),)
+RESUMABLE = False
 
 REPETITION = ("prefix_matching", "prefix_held", "previous_token")
 
@@ -61,8 +67,8 @@ class Config(MeasureConfig):
     vocab_size: int | None = None  # ids they are drawn from; null: the model's
     ngram_length: int = 128  # tokens of a sequence for n-grams
     alphabet: int = 8  # different tokens in it
-    orders: tuple[int, ...] = (1, 2, 3)  # n
-    examples: int = 16  # of each
+    orders: tuple[int, ...] = (1, 2, 3)  # n: tokens of the n-grams that heads are judged by
+    examples: int = 16  # sequences of each of the two sorts
     call_tokens: int = CALL_TOKENS  # tokens that one forward call reads
 
     def __post_init__(self) -> None:
@@ -135,10 +141,10 @@ def _repetition(model: Model, config: Config, tokens: Tensor, known: Sequence[He
         exact_row({}, "chance_prefix_matching", float(even[second].mean()), len(tokens)),
         exact_row({}, "chance_previous_token", float(even[1:].mean()), len(tokens)),
     ]
-    for head, found in zip(known, scores, strict=True):
+    for head, of_head in zip(known, scores, strict=True):
         with ablated(model, [head]):
             without = _losses(model, config, tokens, counter)[:, second].mean(1)
-        rows += [row(head.where, metric, mean_interval(found[:, i])) for i, metric in enumerate(REPETITION)]
+        rows += [row(head.where, metric, mean_interval(of_head[:, i])) for i, metric in enumerate(REPETITION)]
         rows.append(exact_row(head.where, "chance_prefix_held", float(even[second].mean() * (1 + reach[head.slot])), len(tokens)))
         rows.append(row(head.where, "copying", paired_difference(without, after)))
     return rows
@@ -160,11 +166,11 @@ def _ngrams(model: Model, config: Config, tokens: Tensor, known: Sequence[Head],
     chance = (each * sizes[1:] / sizes[:1]).sum(-1).mean(-1)
     rows = [exact_row({"n": n}, "chance_ngram", float(chance[n - 1]), len(tokens)) for n in config.orders]
     scores = _scores(model, config, tokens, known, score, 2 * len(each), counter) if known else np.zeros((0, 0, 0))
-    for head, found in zip(known, scores, strict=True):
+    for head, of_head in zip(known, scores, strict=True):
         for n in config.orders:
             where = head.where | {"n": n}
-            rows.append(row(where, "ngram", mean_interval(found[:, n - 1])))
-            rows.append(row(where, "ngram_excess", mean_interval(found[:, len(each) + n - 1])))
+            rows.append(row(where, "ngram", mean_interval(of_head[:, n - 1])))
+            rows.append(row(where, "ngram_excess", mean_interval(of_head[:, len(each) + n - 1])))
     return rows
 
 
@@ -196,8 +202,8 @@ def _scores(model: Model, config: Config, tokens: Tensor, known: Sequence[Head],
             text = seen.keys >= 0
             weights = seen.weights.new_zeros(*seen.weights.shape[:3], tokens.shape[1]).double()
             weights = weights.index_add(3, seen.keys[text], seen.weights[..., text].double()).cpu()
-            found = score(weights, seen.queries.cpu(), rows, seen.slot)
-            sums[first[seen.slot] : first[seen.slot] + weights.shape[1], rows] += found.transpose(0, 1)
+            scored = score(weights, seen.queries.cpu(), rows, seen.slot)
+            sums[first[seen.slot] : first[seen.slot] + weights.shape[1], rows] += scored.transpose(0, 1)
 
         with watching(model, show):
             for read in stream(model, tokens[rows], None, cuts):
@@ -207,9 +213,9 @@ def _scores(model: Model, config: Config, tokens: Tensor, known: Sequence[Head],
 
 def _losses(model: Model, config: Config, tokens: Tensor, counter: Counter) -> Array:
     """(examples, t): nats of the next token, 0 at the last one."""
-    found = []
+    losses = []
     for rows, cuts in _pieces(config, tokens):
         reads = [r.nll for r in stream(model, tokens[rows], next_labels(tokens[rows]), cuts)]
         counter.add(tokens[rows].numel())
-        found.append(torch.cat(reads, 1))
-    return torch.cat(found).numpy()
+        losses.append(torch.cat(reads, 1))
+    return torch.cat(losses).numpy()

@@ -9,19 +9,30 @@ Every token of a document but its first is predicted once. The mean is over toke
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from blocks.errors import require
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, row, some_documents
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Reads, Result, Row, every_key, row, some_documents
 from zoo.measures.shared.statistics import Interval, ratio_interval
 from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, shape_of_call, spans, stream
 from zoo.model.model import IGNORE, Model
 
 SUMMARY = "loss on held-out documents, in nats and bits"
+
+
+def _title(condition: Mapping[str, Any]) -> str:
+    return "whole documents" if condition["window"] == "document" else every_key(condition)
+
+
+METRICS = ("nll", "bits_per_token", "bits_per_byte")
+HEADLINE = (Headline("bits_per_byte", "bits/byte", title=_title), Headline("nll", "nats/token", title=_title, unless="bits_per_byte"))
+RESUMABLE = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ import torch
 
 from blocks.errors import ConfigError, one_of, require
 from zoo.config.model import ModelConfig
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, exact_row, row
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Reads, Result, Row, exact_row, row
 from zoo.measures.shared.statistics import mean_interval, wilson
 from zoo.measures.shared.streaming import CALL_TOKENS, Answers, Counter, ask, evaluating
 from zoo.model.model import Model
@@ -27,6 +27,9 @@ from zoo.tasks import passkey, passkey_tokens
 from zoo.tasks.shared.base import Batch
 
 SUMMARY = "passkey retrieval: exact match by length and depth, in bytes or in the tokens of mqar"
+METRICS = ("accuracy", "nll", "chance")
+HEADLINE = (Headline("accuracy", "%", 100.0, key="length", without=("depth",), title="{length} tokens".format_map),)
+RESUMABLE = False
 FORMS = ("bytes", "tokens")
 BYTES = 256
 
@@ -44,7 +47,7 @@ class Config(MeasureConfig):
     digits: int = 5  # of the number, in bytes
     filler: str | None = None  # bytes: filler | text (from the documents); tokens: noise | zero; null: the first
     vocab_size: int | None = None  # of the token form; null: the model's
-    examples: int = 16  # a length and depth
+    examples: int = 16  # held-out examples of each length and depth
     call_tokens: int = CALL_TOKENS  # tokens that one forward call reads
 
     def __post_init__(self) -> None:

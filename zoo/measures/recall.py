@@ -15,7 +15,7 @@ from functools import partial
 
 from blocks.errors import require
 from zoo.config.model import ModelConfig
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Result, Row, row
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Result, Row, row
 from zoo.measures.shared.statistics import clustered_proportion
 from zoo.measures.shared.streaming import CALL_TOKENS, Answers, Counter, ask, evaluating
 from zoo.measures.task import answer_rows
@@ -23,6 +23,9 @@ from zoo.model.model import Model
 from zoo.tasks import mqar
 
 SUMMARY = "associative recall: accuracy by number of pairs and length, with or without overwriting"
+METRICS = ("accuracy", "exact", "nll", "chance", "stale")
+HEADLINE = (Headline("accuracy", "%", 100.0, key="pairs", title="{pairs} pairs, {length} tokens".format_map),)
+RESUMABLE = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class Config(MeasureConfig):
     power: float | None = None  # see zoo.tasks.mqar
     filler: str = "random"  # see zoo.tasks.mqar
     vocab_size: int | None = None  # of the task; null: the model's
-    examples: int = 128  # a condition
+    examples: int = 128  # held-out examples of each condition
     call_tokens: int = CALL_TOKENS  # tokens that one forward call reads
 
     def __post_init__(self) -> None:

@@ -29,12 +29,15 @@ from torch import Tensor
 
 from blocks.errors import require
 from kernels.cross_entropy import logits_of
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
 from zoo.measures.shared.statistics import Array, bootstrap, mean_interval
 from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, owned, spans
 from zoo.model.model import Model
 
 SUMMARY = "effective remembrance: how far the first tokens of a text move the prediction at its end"
+METRICS = ("remembrance", "forgotten_share", "context")
+HEADLINE = (Headline("forgotten_share", "% of the text that can go", 100.0, key="end"),)
+RESUMABLE = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,16 +83,16 @@ def run(model: Model, config: Config, seed: int, *, data: Documents | None = Non
         for start in starts(end):
             wanted.setdefault(start, []).append(end)
     counter = Counter(len(tokens) * sum(ends[-1] - start for start, ends in wanted.items()), progress)
-    found: dict[tuple[int, int], Array] = {}
+    moved: dict[tuple[int, int], Array] = {}
     with evaluating(model):
         whole = dict(predictions(model, tokens, 0, config.ends, config.call_tokens, counter))
         for start in sorted(set(wanted) - {0}):
             for end, predicted in predictions(model, tokens, start, wanted[start], config.call_tokens, counter):
-                found[end, start] = distance(predicted, whole[end])
-    rows = [row({"end": end, "start": start}, "remembrance", mean_interval(found[end, start])) for end, start in sorted(found)]
+                moved[end, start] = distance(predicted, whole[end])
+    rows = [row({"end": end, "start": start}, "remembrance", mean_interval(moved[end, start])) for end, start in sorted(moved)]
     for end in config.ends:
         grid = starts(end)
-        rows += _summary(config, end, np.array(grid), np.stack([found[end, start] for start in grid], 1), seed)
+        rows += _summary(config, end, np.array(grid), np.stack([moved[end, start] for start in grid], 1), seed)
     return Result(tuple(rows))
 
 

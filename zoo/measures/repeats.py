@@ -29,12 +29,15 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from blocks.errors import require
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, row, some_documents
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Reads, Result, Row, row, some_documents
 from zoo.measures.shared.statistics import Array, Interval, ratio_interval
 from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, shape_of_call, spans, stream
 from zoo.model.model import IGNORE, Model
 
 SUMMARY = "loss on tokens that complete an n-gram seen before in the context (associative recall), and on all others"
+METRICS = ("nll", "perplexity", "share")
+HEADLINE = (Headline("perplexity", "perplexity", key="tokens", title="{tokens}".format_map),)
+RESUMABLE = False
 BYTES, BYTES_N, TOKENS_N = 256, 6, 2
 OCTAVES = 33  # of distances and of counts: up to 2^32
 
@@ -69,7 +72,7 @@ class Text(NamedTuple):
     length: int  # predicted tokens
 
 
-class Cells(NamedTuple):
+class Sums(NamedTuple):
     """Sums over the predicted tokens of each document, by octave of distance and of times. Octave 0: no repeat; i: 2^(i-1) and more."""
 
     nats: Array  # (documents, OCTAVES, OCTAVES)
@@ -87,14 +90,14 @@ def run(model: Model, config: Config, seed: int, *, data: Documents | None = Non
     texts.sort(key=lambda text: text.length)  # neighbours of like length waste little padding
     counter = Counter(sum(text.length for text in texts), progress)
     shape = (len(documents), OCTAVES, OCTAVES)
-    cells = Cells(np.zeros(shape), np.zeros(shape))
+    sums = Sums(np.zeros(shape), np.zeros(shape))
     with evaluating(model):
         while texts:
             beside, piece = shape_of_call(len(texts), texts[-1].length, config.call_tokens)
             batch, texts = texts[-beside:], texts[:-beside]
-            _read(model, documents, batch, [_octaves(grams, rare, n, text) for text in batch], piece, cells)
+            _read(model, documents, batch, [_octaves(grams, rare, n, text) for text in batch], piece, sums)
             counter.add(sum(text.length for text in batch))
-    return Result(tuple(_rows({"window": config.window or "document"}, cells, seed)))
+    return Result(tuple(_rows({"window": config.window or "document"}, sums, seed)))
 
 
 def n_grams(documents: Sequence[np.ndarray], n: int) -> list[np.ndarray]:
@@ -122,10 +125,10 @@ def repeated(grams: np.ndarray) -> np.ndarray:
     order = np.argsort(grams, kind="stable")
     again = np.concatenate([[False], grams[order][1:] == grams[order][:-1]])[: len(grams)]
     places = np.arange(len(grams))
-    found = np.zeros((2, len(grams)), dtype=np.int64)
-    found[0, order] = np.where(again, np.diff(order, prepend=0), 0)
-    found[1, order] = places - np.maximum.accumulate(np.where(again, 0, places))
-    return found
+    repeats = np.zeros((2, len(grams)), dtype=np.int64)
+    repeats[0, order] = np.where(again, np.diff(order, prepend=0), 0)
+    repeats[1, order] = places - np.maximum.accumulate(np.where(again, 0, places))
+    return repeats
 
 
 def _documents(config: Config, data: Documents | None) -> list[np.ndarray]:
@@ -138,18 +141,18 @@ def _documents(config: Config, data: Documents | None) -> list[np.ndarray]:
 def _octaves(grams: list[np.ndarray], rare: list[np.ndarray] | None, n: int, text: Text) -> torch.Tensor:
     """(length, 2) int64: the octaves of distance and times of each predicted token of a text."""
     inside = slice(text.start, max(text.start, text.start + text.length + 2 - n))
-    found = repeated(grams[text.document][inside])
+    repeats = repeated(grams[text.document][inside])
     if rare is not None:
-        found = found * rare[text.document][inside]
+        repeats = repeats * rare[text.document][inside]
     of_tokens = np.zeros((2, text.length + 1), dtype=np.int64)  # the first one is not predicted
-    of_tokens[:, of_tokens.shape[1] - found.shape[1] :] = np.frexp(found.astype(np.float64))[1]
+    of_tokens[:, of_tokens.shape[1] - repeats.shape[1] :] = np.frexp(repeats.astype(np.float64))[1]
     return torch.from_numpy(of_tokens[:, 1:].T)
 
 
 def _read(
-    model: Model, documents: Sequence[np.ndarray], batch: Sequence[Text], octaves: Sequence[torch.Tensor], piece: int, cells: Cells
+    model: Model, documents: Sequence[np.ndarray], batch: Sequence[Text], octaves: Sequence[torch.Tensor], piece: int, sums: Sums
 ) -> None:
-    """Read texts side by side and add what they cost to the cells. Padding is at the right, where no scored token sees it."""
+    """Read texts side by side and add what they cost to the sums. Padding is at the right, where no scored token sees it."""
     rows = [torch.from_numpy(documents[text.document][text.start : text.start + text.length + 1]) for text in batch]
     tokens = pad_sequence([row[:-1] for row in rows], batch_first=True)
     labels = pad_sequence([row[1:] for row in rows], batch_first=True, padding_value=IGNORE)
@@ -159,12 +162,12 @@ def _read(
         part = slice(r.start, r.start + r.nll.shape[1])
         row, at = np.nonzero((labels[:, part] != IGNORE).numpy())
         cell = (owner[row], *where[:, part][row, at].T)
-        np.add.at(cells.nats, cell, r.nll.numpy()[row, at])
-        np.add.at(cells.counts, cell, 1.0)
+        np.add.at(sums.nats, cell, r.nll.numpy()[row, at])
+        np.add.at(sums.counts, cell, 1.0)
 
 
-def _rows(window: dict[str, Any], cells: Cells, seed: int) -> list[Row]:
-    by_distance, by_times = (Cells(cells.nats.sum(axis), cells.counts.sum(axis)) for axis in (2, 1))
+def _rows(window: dict[str, Any], sums: Sums, seed: int) -> list[Row]:
+    by_distance, by_times = (Sums(sums.nats.sum(axis), sums.counts.sum(axis)) for axis in (2, 1))
     totals, where = by_distance.counts.sum(1), window | {"tokens": "repeats"}
     nats, counts = by_distance
     rows = _group(window | {"tokens": "others"}, nats[:, 0], counts[:, 0], totals, seed)

@@ -37,7 +37,7 @@ from blocks.errors import require
 from zoo.measures import passkey
 from zoo.measures.passkey import Draw, Task, drawn
 from zoo.measures.shared.attention_heads import Head, Seen, ablated, heads_of, held_before, watching
-from zoo.measures.shared.base import Documents, Progress, Result, Row, exact_row, row
+from zoo.measures.shared.base import Documents, Headline, Progress, Result, Row, exact_row, row
 from zoo.measures.shared.statistics import Array, clustered_proportion, mean_interval, paired_difference, wilson
 from zoo.measures.shared.streaming import Counter, ask, evaluating, shape_of_call, spans, stream
 from zoo.model.model import IGNORE, Model
@@ -46,15 +46,18 @@ from zoo.tasks import passkey_tokens
 from zoo.tasks.shared.base import HELD_OUT, Batch, distinct, uniforms
 
 SUMMARY = "retrieval heads: which attention heads copy a passkey, and accuracy with them or others zeroed"
+METRICS = ("score", "share", "accuracy", "drop", "gap", "chance")
+HEADLINE = (Headline("share", "% of heads", 100.0, key="threshold"), Headline("gap", "points", 100.0, key="heads"))
+RESUMABLE = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(passkey.Config):
     """Sizes of the measure: those of the passkey measure (`examples` to detect with, a length and depth), and of the ablation."""
 
-    ablation_examples: int = 16  # a length and depth
+    ablation_examples: int = 16  # held-out examples of each length and depth, asked with heads zeroed
     heads: tuple[int, ...] = (1, 2, 4)  # how many are zeroed
-    draws: int = 5  # of random heads
+    draws: int = 5  # random sets of heads to compare with
     thresholds: tuple[float, ...] = (0.1, 0.5)  # scores above which a head counts as a retrieval head
     reach: int | None = None  # tokens before a key's own that it holds, too; null: what the block's own convolution brings it
 
@@ -108,14 +111,14 @@ def _answer_tokens(config: Config) -> int:
 
 def _copied(model: Model, config: Config, seed: int, cells: Sequence[Cell], known: Sequence[Head], counter: Counter) -> Array:
     """(heads, trials): the share of its answer's tokens that each head copies in each trial."""
-    found = []
+    copied = []
     for task, generate, first in cells:
         beside, piece = shape_of_call(config.examples, task.length, config.call_tokens)
         for start in range(0, config.examples, beside):
             trials = generate(seed, HELD_OUT + first + start, min(beside, config.examples - start))
-            found.append(_trials(model, task, trials, piece, known, config.reach))
+            copied.append(_trials(model, task, trials, piece, known, config.reach))
             counter.add(trials.inputs.numel())
-    return np.concatenate(found, 1)
+    return np.concatenate(copied, 1)
 
 
 def _trials(model: Model, task: Task, trials: Batch, piece: int, known: Sequence[Head], reach: int | None) -> Array:

@@ -30,7 +30,7 @@ from blocks.errors import one_of, require
 from blocks.rope import Rope, rotate
 from kernels.backends import observed
 from zoo.measures.shared.attention_heads import following, heads_of
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, exact_row, long_documents, row
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Reads, Result, Row, exact_row, long_documents, row
 from zoo.measures.shared.rotary_scores import aliasing_length, first_negative, gaussian, halves, locality_lost, order_lost, stable_length
 from zoo.measures.shared.statistics import clustered_proportion, wilson
 from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, spans, stream
@@ -38,6 +38,9 @@ from zoo.model.model import Model
 from zoo.tasks.shared.base import integers, uniforms
 
 SUMMARY = "rotary positions: the probabilities that locality and token order are lost, by length and base"
+METRICS = ("locality_lost", "order_lost", "first_negative", "aliasing_length", "stable_length")
+HEADLINE: tuple[Headline, ...] = ()  # layers and bases each have their own
+RESUMABLE = False
 SOURCES = ("gaussian", "model")
 MAPLESS = 4  # dimensions of queries that belong to one map
 
@@ -49,7 +52,7 @@ class Config(MeasureConfig):
     source: str = "gaussian"  # of queries and keys: gaussian | model (its own, on documents)
     lengths: tuple[int, ...] = (256, 1024, 4096, 16384, 65536)  # distances are drawn up to these; nothing so long is read
     bases: tuple[float, ...] = ()  # to be tried in the place of each layer's own base
-    samples: int = 2000  # a length; of source model: a head, length and document
+    samples: int = 2000  # random pairs a length; of source model: a head, length and document
     coherence: float = 0.95  # the cosine that stable_length keeps
     documents: int = 4  # source model: the first so many, at least 2
     read: int = 256  # source model: tokens of each document
@@ -97,7 +100,7 @@ def run(model: Model, config: Config, seed: int, *, data: Documents | None = Non
 
 
 def _rotary_layers(model: Model) -> list[Rotary]:
-    found = []
+    layers = []
     for head in heads_of(model):
         config = model.config.named[head.block].config
         match config:
@@ -107,8 +110,8 @@ def _rotary_layers(model: Model) -> list[Rotary]:
                 if head.head == 0:
                     assert config.rope is not None
                     where, maps = {"layer": head.layer, "block": head.block}, 2 if isinstance(config, differential.Config) else 1
-                    found.append(Rotary(head.slot, where, config.rope, config.width(model.config.d_model), maps))
-    return found
+                    layers.append(Rotary(head.slot, where, config.rope, config.width(model.config.d_model), maps))
+    return layers
 
 
 def _ropes(rope: Rope, bases: Sequence[float]) -> list[Rope]:
@@ -118,12 +121,12 @@ def _ropes(rope: Rope, bases: Sequence[float]) -> list[Rope]:
 
 def _bounds(layer: Rotary, rope: Rope, config: Config, layers: int) -> list[Row]:
     where = layer.where | {"base": float(rope.base)}
-    found = {
+    bounds = {
         "first_negative": first_negative(rope, layer.width, max(config.lengths)),
         "aliasing_length": aliasing_length(rope),
         "stable_length": stable_length(rope, config.coherence, layers),
     }
-    return [exact_row(where, metric, value, layers) for metric, value in found.items()]
+    return [exact_row(where, metric, value, layers) for metric, value in bounds.items()]
 
 
 def _gaussian(layer: Rotary, rope: Rope, config: Config, seed: int) -> list[Row]:
@@ -132,7 +135,7 @@ def _gaussian(layer: Rotary, rope: Rope, config: Config, seed: int) -> list[Row]
         where = layer.where | {"base": float(rope.base), "length": length}
         lost = gaussian(rope, layer.width, length, config.samples, seed)
         intervals = (wilson(float(x.sum()), config.samples) for x in lost)
-        rows += [row(where, metric, found) for metric, found in zip(("locality_lost", "order_lost"), intervals, strict=True)]
+        rows += [row(where, metric, interval) for metric, interval in zip(("locality_lost", "order_lost"), intervals, strict=True)]
     return rows
 
 
@@ -144,7 +147,7 @@ def _own_pairs(model: Model, tokens: Tensor, config: Config, layers: Sequence[Ro
     ropes = {layer.slot: layer.rope for layer in layers}
     pieces: dict[int, list[Pairs]] = {layer.slot: [] for layer in layers}
 
-    def look(operation: str, _room: str, _rooms: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def look(operation: str, _backend: str, _backends: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if running.call(operation, args, kwargs) is not None and running.slot in ropes:
             queries, keys = _by_head(args[0], args[1][:, -args[0].shape[1] :])
             text, back = running.queries() >= 0, -running.context.positions
@@ -155,7 +158,7 @@ def _own_pairs(model: Model, tokens: Tensor, config: Config, layers: Sequence[Ro
     with evaluating(model), following(model) as running, observed(look):
         for read in stream(model, tokens, None, spans(config.read, piece)):
             counter.add(read.nll.numel())
-    return {slot: (torch.cat([q for q, _ in found], 2), torch.cat([k for _, k in found], 2)) for slot, found in pieces.items()}
+    return {slot: (torch.cat([q for q, _ in own], 2), torch.cat([k for _, k in own], 2)) for slot, own in pieces.items()}
 
 
 def _by_head(q: Tensor, k: Tensor) -> Pairs:
@@ -183,7 +186,7 @@ def _own(layer: Rotary, rope: Rope, pairs: Pairs, config: Config, seed: int) -> 
 def _losses(queries: Tensor, keys: Tensor, rope: Rope, length: int, config: Config, seed: int) -> Tensor:
     """(2, documents): the shares of random pairs of each document whose locality and order are lost. queries, keys (b, read, e)."""
     n = config.samples
-    found = []
+    shares = []
     for document in range(len(queries)):
         u = uniforms(("rope", seed, config.read, length), document * n, n, 5)
         at = integers(u[:, 0], config.read)
@@ -191,5 +194,5 @@ def _losses(queries: Tensor, keys: Tensor, rope: Rope, length: int, config: Conf
         q, k, second = queries[document, at], keys[document, before], keys[document, other]
         near, far = halves(torch.from_numpy(u[:, 3:]), length)
         lost = locality_lost(q, k, near, far, rope), order_lost(q, k, second, torch.full_like(near, length), rope)
-        found.append(torch.stack([x.mean() for x in lost]))
-    return torch.stack(found, 1)
+        shares.append(torch.stack([x.mean() for x in lost]))
+    return torch.stack(shares, 1)

@@ -46,7 +46,7 @@ from torch import Tensor
 
 from blocks.errors import require
 from blocks.state import state_bytes
-from zoo.measures.shared.base import Documents, Keeper, Progress, Result, Row, exact_row, row
+from zoo.measures.shared.base import Documents, Headline, Progress, Result, ResumeStore, Row, exact_row, row
 from zoo.measures.shared.exploding_channels import Channels, channels, explosion_rows, explosions, map_rows, worst_head
 from zoo.measures.shared.prompts import PromptConfig
 from zoo.measures.shared.retention import retention
@@ -57,6 +57,17 @@ from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, resu
 from zoo.model.model import Model
 
 SUMMARY = "the state by layer and head: norm, variance, exploding channels, rank and spectrum, retention"
+METRICS = (
+    *("state_bytes", "bytes", "norm", "mean", "variance", "max", "peak_share", "peak_channel", "cosine"),
+    *("effective_rank", "utilisation", "stable_rank", "spectrum_entropy", "retention", "non_forgetting"),
+    *("variance_growth", "mean_over_std", "exploding_share", "growth", "exploding"),
+    *("exploding_heads", "exploding_channels", "channel_rms"),
+)
+HEADLINE = (
+    Headline("state_bytes", "bytes", without=("token",)),  # one at every look: on the terminal alone
+    Headline("exploding_heads", "exploding heads"),
+)
+RESUMABLE = True
 NON_FORGETTING = (0.5, 0.997)  # retention over the training length
 
 
@@ -118,7 +129,7 @@ def run(
     *,
     data: Documents | None = None,
     progress: Progress | None = None,
-    keep: Keeper | None = None,
+    keep: ResumeStore | None = None,
 ) -> Result:
     """See the module. `data`: documents as config.reads says. Nothing is random: `seed` is not read."""
     tokens = config.texts(data)
@@ -161,7 +172,7 @@ class SoFar(NamedTuple):
     map: tuple[tuple[int, list[Channels]], ...] = ()
 
 
-def _read(model: Model, tokens: Tensor, config: Config, counter: Counter, keep: Keeper | None) -> SoFar:
+def _read(model: Model, tokens: Tensor, config: Config, counter: Counter, keep: ResumeStore | None) -> SoFar:
     """Read the texts beside each other and look at the state at every mark."""
     b, length = tokens.shape
     marks = {1, *config.looks, *config.map}
@@ -179,10 +190,10 @@ def _read(model: Model, tokens: Tensor, config: Config, counter: Counter, keep: 
     return sofar
 
 
-def _looked(sofar: SoFar, found: list[Held], token: int, config: Config, batch: int) -> SoFar:
+def _looked(sofar: SoFar, tensors: list[Held], token: int, config: Config, batch: int) -> SoFar:
     """With what is seen after `token` tokens."""
     shapes, grown, fixed = dict(sofar.shapes), set(sofar.grown), []
-    for h in found:
+    for h in tensors:
         shape = tuple(h.value.shape) if isinstance(h.value, Tensor) else None
         if shape is None or shapes.setdefault(h.name, shape) != shape:
             grown.add(h.name)
@@ -192,7 +203,7 @@ def _looked(sofar: SoFar, found: list[Held], token: int, config: Config, batch: 
     if token % config.every == 0:
         whole = Look(None, token, state_bytes(sofar.state) / batch, (), torch.empty(0))
         before, known = dict(sofar.before), {h.name for h in fixed}
-        looks = [_look(h, token, before if h.name in known else None) for h in found]
+        looks = [_look(h, token, before if h.name in known else None) for h in tensors]
         now = tuple((h.name, h.value) for h in fixed if isinstance(h.value, Tensor))
         sofar = sofar._replace(looks=(*sofar.looks, whole, *looks), before=now)
     if token in config.map:
@@ -204,10 +215,10 @@ def _look(h: Held, token: int, before: dict[Name, Tensor] | None) -> Look:
     """before: the fixed states at the look before; None: this is none."""
     if before is None or not isinstance(h.value, Tensor):
         return Look(h.name, token, h.bytes, (), torch.empty(0))
-    found = describe(h.value)
+    statistics = describe(h.value)
     if h.name in before:
-        found["cosine"] = cosine(h.value, before[h.name])
-    return Look(h.name, token, h.bytes, tuple(found), torch.from_numpy(np.stack(list(found.values()))))
+        statistics["cosine"] = cosine(h.value, before[h.name])
+    return Look(h.name, token, h.bytes, tuple(statistics), torch.from_numpy(np.stack(list(statistics.values()))))
 
 
 def _look_rows(sofar: SoFar, config: Config, texts: int) -> list[Row]:
@@ -223,14 +234,14 @@ def _look_rows(sofar: SoFar, config: Config, texts: int) -> list[Row]:
 
 def _growth_rows(sofar: SoFar, config: Config) -> list[Row]:
     """What grew from the training length to the end."""
-    looks = {token: [c for c in found if c.name not in sofar.grown] for token, found in sofar.map}
+    looks = {token: [c for c in grown_heads if c.name not in sofar.grown] for token, grown_heads in sofar.map}
     if config.train_length is None or not looks:
         return []
-    inside = [found for token, found in looks.items() if token <= config.train_length]
-    found = explosions(inside, looks[config.length], config.interval)
+    inside = [grown_heads for token, grown_heads in looks.items() if token <= config.train_length]
+    grown_heads = explosions(inside, looks[config.length], config.interval)
     span = {"train_length": config.train_length, "length": config.length}
-    rows = explosion_rows(found, config.where, span, config.explodes, config.channels)
-    return rows + map_rows(worst_head(found), looks, config.where, config.interval) if found else rows
+    rows = explosion_rows(grown_heads, config.where, span, config.explodes, config.channels)
+    return rows + map_rows(worst_head(grown_heads), looks, config.where, config.interval) if grown_heads else rows
 
 
 def _forgetting(config: Config, horizon: int, kept: dict[Name, Array]) -> list[Row]:
@@ -239,8 +250,8 @@ def _forgetting(config: Config, horizon: int, kept: dict[Name, Array]) -> list[R
     for (_, block, tensor), left in kept.items():
         heads.setdefault((block, tensor), []).append(left.reshape(len(left), -1))
     rows = []
-    for (block, tensor), found in heads.items():
-        left = np.concatenate(found, 1)
+    for (block, tensor), columns in heads.items():
+        left = np.concatenate(columns, 1)
         left = left[~np.isnan(left).any(1)]  # a document whose state was zero says nothing of what is kept
         for threshold in NON_FORGETTING if len(left) else ():
             where = config.where | {"block": block, "tensor": tensor, "horizon": horizon, "threshold": threshold}
@@ -248,11 +259,11 @@ def _forgetting(config: Config, horizon: int, kept: dict[Name, Array]) -> list[R
     return rows
 
 
-def _rows(config: Config, name: Name, what: dict[str, int], found: dict[str, Array]) -> list[Row]:
+def _rows(config: Config, name: Name, what: dict[str, int], metrics: dict[str, Array]) -> list[Row]:
     """One row a head, or one without `head` for a tensor that has none. Retention is undefined (NaN) for a
     document whose state was zero: such are left out."""
     rows = []
-    for metric, values in found.items():
+    for metric, values in metrics.items():
         places = [({}, values)] if values.ndim == 1 else [({"head": head}, values[:, head]) for head in range(values.shape[1])]
         for head, column in places:
             known = column[~np.isnan(column)] if metric == "retention" else column

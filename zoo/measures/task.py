@@ -31,7 +31,8 @@ from blocks.errors import one_of, require
 from zoo.config.model import ModelConfig
 from zoo.config.schema import parse
 from zoo.measures.shared import languages
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, condition, exact_row, row
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Reads, Result, Row, exact_row, row
+from zoo.measures.shared.condition import Condition
 from zoo.measures.shared.statistics import Array, Interval, bootstrap, clustered_proportion, mean_interval, wilson
 from zoo.measures.shared.streaming import CALL_TOKENS, Answers, Asked, Counter, ask_each, evaluating
 from zoo.model.model import Model
@@ -39,6 +40,9 @@ from zoo.tasks import HELD_OUT, TASKS
 from zoo.tasks.shared.real_text import drawing, needs
 
 SUMMARY = "any task: accuracy by condition, by distance, depth or hops of an answer, and the effective length"
+METRICS = ("accuracy", "exact", "nll", "chance", "answers", *languages.SCORES, "effective_*", "censored", "mean_accuracy")
+HEADLINE = (Headline("mean_accuracy", "%", 100.0), Headline("effective_length", "effective length (tokens)", without=("depth",)))
+RESUMABLE = False
 SCORES = ("accuracy", "exact")
 EXACT_BELOW = 8  # whole numbers that are bins of their own
 TENTHS = 10
@@ -57,7 +61,7 @@ class Config(MeasureConfig):
     score: str = "accuracy"  # that must reach the threshold: accuracy | exact
     threshold: float = 0.856  # of the effective size; 0.856 is RULER's (arXiv:2404.06654)
     vocab_size: int | None = None  # of the task, where it has one; null: the model's
-    examples: int = 128  # a condition
+    examples: int = 128  # held-out examples of each condition
     call_tokens: int = CALL_TOKENS  # tokens that one forward call reads
 
     def __post_init__(self) -> None:
@@ -80,7 +84,7 @@ class Config(MeasureConfig):
     def reads(self) -> Reads | None:
         task = TASKS[self.task].Config
         real = [needs(parse(task, one, "conditions")) for one in self.changes if "text" in one.values()]
-        wanted = [found for found in real if found is not None]
+        wanted = [need for need in real if need is not None]
         return Reads(max(n.documents for n in wanted), max(n.bytes for n in wanted)) if wanted else None
 
     def check(self, model: ModelConfig) -> None:
@@ -109,7 +113,7 @@ class Config(MeasureConfig):
         keys = dict.fromkeys(["length", *(key for one in changes for key in one)])
         varied = [key for key in keys if key == "length" or len({repr(getattr(config, key)) for config in configs}) > 1]
         cases = [Case({key: getattr(config, key) for key in varied}, config) for config in configs]
-        names = [condition(case.where) for case in cases]
+        names = [str(Condition(case.where)) for case in cases]
         twice = next((name for name in names if names.count(name) > 1), None)
         require(twice is None, "conditions", twice, "is there more than once")
         return cases
@@ -127,16 +131,16 @@ def run(model: Model, config: Config, seed: int, *, data: Documents | None = Non
     cases = config.cases(model.config.vocab_size)
     documents = None if data is None else [document.numpy() for document in data]
     counter = Counter(sum(case.config.length for case in cases) * config.examples, progress)
-    found: list[Asked] = []
+    answered: list[Asked] = []
     with evaluating(model):
         for _, task in cases:
             draw = partial(drawing(config.task, task, documents), seed)
             judge = partial(JUDGES[config.task].judge, model, task, seed) if config.task in JUDGES else None
             size = 0, config.examples, task.length, config.call_tokens
-            found.append(ask_each(model, draw, *size, counter, keys=config.by, judge=judge))
-    rows = [r for case, asked in zip(cases, found, strict=True) for r in _rows(config, case, asked)]
-    overall = np.stack([asked.mean("right") for asked in found], 1).mean(1)
-    return Result((*rows, *_effective(config, cases, found, seed), row({}, "mean_accuracy", mean_interval(overall))))
+            answered.append(ask_each(model, draw, *size, counter, keys=config.by, judge=judge))
+    rows = [r for case, asked in zip(cases, answered, strict=True) for r in _rows(config, case, asked)]
+    overall = np.stack([asked.mean("right") for asked in answered], 1).mean(1)
+    return Result((*rows, *_effective(config, cases, answered, seed), row({}, "mean_accuracy", mean_interval(overall))))
 
 
 def answer_rows(where: Mapping[str, Any], answers: Answers, trials: float, chance: float) -> list[Row]:
@@ -181,20 +185,20 @@ def binned(values: np.ndarray) -> np.ndarray:
     return np.where(values < EXACT_BELOW, values, octaves)
 
 
-def _effective(config: Config, cases: list[Case], found: list[Asked], seed: int) -> list[Row]:
+def _effective(config: Config, cases: list[Case], answered: list[Asked], seed: int) -> list[Row]:
     """The effective size of every group of conditions that differ in `along` alone."""
-    groups: dict[str, list[tuple[float, dict[str, Any], np.ndarray]]] = {}
-    for case, asked in zip(cases, found, strict=True):
+    groups: dict[Condition, list[tuple[float, dict[str, Any], np.ndarray]]] = {}
+    for case, asked in zip(cases, answered, strict=True):
         rest = {key: value for key, value in case.where.items() if key != config.along}
         answers = asked.answers()
         score = answers.accuracy if config.score == "accuracy" else answers.exact.astype(np.float64)
-        groups.setdefault(condition(rest), []).append((getattr(case.config, config.along), rest, score))
+        groups.setdefault(Condition(rest), []).append((getattr(case.config, config.along), rest, score))
     rows = []
-    for members in groups.values():
-        members.sort(key=lambda member: member[0])
-        if len(members) > 1:
-            sizes, scores = np.array([size for size, _, _ in members]), np.stack([score for _, _, score in members], 1)
-            rest, size = members[0][1], _largest(sizes, scores, config.threshold, seed)
+    for group in groups.values():
+        group.sort(key=lambda entry: entry[0])
+        if len(group) > 1:
+            sizes, scores = np.array([size for size, _, _ in group]), np.stack([score for _, _, score in group], 1)
+            rest, size = group[0][1], _largest(sizes, scores, config.threshold, seed)
             rows += [row(rest, f"effective_{config.along}", size), exact_row(rest, "censored", float(size.value == sizes[-1]), size.n)]
     return rows
 
@@ -204,8 +208,8 @@ def _largest(sizes: np.ndarray, scores: np.ndarray, threshold: float, seed: int)
 
     def statistic(x: Array) -> Array:
         held = np.logical_and.accumulate(x.mean(1) >= threshold, axis=1).sum(1)
-        found: Array = np.concatenate([[0.0], sizes])[held]
-        return found
+        largest: Array = np.concatenate([[0.0], sizes])[held]
+        return largest
 
     size = bootstrap(scores, statistic, seed)
     # a score near the threshold at many sizes is below it at one of them in most resamples: the value is still in its interval

@@ -33,13 +33,16 @@ import torch
 from torch import Tensor
 
 from blocks.errors import require
-from zoo.measures.shared.base import Documents, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
+from zoo.measures.shared.base import Documents, Headline, MeasureConfig, Progress, Reads, Result, Row, long_documents, row
 from zoo.measures.shared.state_tensors import Name, by_head, heads, held, place
 from zoo.measures.shared.statistics import Array, mean_interval
 from zoo.measures.shared.streaming import CALL_TOKENS, Counter, evaluating, spans, stream
 from zoo.model.model import Model
 
 SUMMARY = "whether states beyond the training length are states that training ever reached"
+METRICS = ("distance", "outside", "auc", "unexplored")
+HEADLINE = (Headline("unexplored", "% of heads in unexplored states", 100.0, key="token"),)
+RESUMABLE = False
 FLOOR = 0.01  # of a head's typical deviation
 
 
@@ -87,13 +90,13 @@ def run(model: Model, config: Config, seed: int, *, data: Documents | None = Non
     counter = Counter(known.numel() + other.numel(), progress)
     with evaluating(model):
         reference = learn(_states(model, known, config.inside, config, counter))
-        found: dict[Name, dict[int, Far]] = {}
+        distances: dict[Name, dict[int, Far]] = {}
         for token, states in _states(model, other, [*config.inside, *config.beyond], config, counter):
             for name, x in states.items():
                 if name in reference and reference[name].mean.shape == x.shape[1:]:
-                    found.setdefault(name, {})[token] = reference[name].far(x)
+                    distances.setdefault(name, {})[token] = reference[name].far(x)
     everywhere = len(config.inside) + len(config.beyond)
-    fixed = {name: looks for name, looks in found.items() if len(looks) == everywhere}  # what changed its shape is no fixed state
+    fixed = {name: looks for name, looks in distances.items() if len(looks) == everywhere}  # what changed its shape is no fixed state
     return Result(tuple(_rows(config, fixed) + _summary(config, fixed)))
 
 
@@ -136,18 +139,18 @@ class Reference:
 
 def learn(looks: Iterator[tuple[int, dict[Name, Tensor]]]) -> dict[Name, Reference]:
     """The reference of every tensor whose shape stays the same."""
-    found: dict[Name, Reference] = {}
+    references: dict[Name, Reference] = {}
     changed: set[Name] = set()
     for _, states in looks:
         for name, x in states.items():
-            if name not in found:
+            if name not in references:
                 empty = torch.zeros_like(x[0])
-                found[name] = Reference(0, empty, empty, torch.full_like(empty, math.inf), torch.full_like(empty, -math.inf))
-            if found[name].mean.shape == x.shape[1:]:
-                found[name].add(x)
+                references[name] = Reference(0, empty, empty, torch.full_like(empty, math.inf), torch.full_like(empty, -math.inf))
+            if references[name].mean.shape == x.shape[1:]:
+                references[name].add(x)
             else:
                 changed.add(name)
-    return {name: reference for name, reference in found.items() if name not in changed}
+    return {name: reference for name, reference in references.items() if name not in changed}
 
 
 def _states(model: Model, tokens: Tensor, marks: list[int], config: Config, counter: Counter) -> Iterator[tuple[int, dict[Name, Tensor]]]:
@@ -161,9 +164,9 @@ def _states(model: Model, tokens: Tensor, marks: list[int], config: Config, coun
             yield token, {name: x.double().cpu() for name, x in tensors if x.is_floating_point() and x.numel() > 0}
 
 
-def _rows(config: Config, found: dict[Name, dict[int, Far]]) -> list[Row]:
+def _rows(config: Config, distances: dict[Name, dict[int, Far]]) -> list[Row]:
     rows = []
-    for name, looks in found.items():
+    for name, looks in distances.items():
         near = np.stack([looks[token].distance for token in config.inside])  # (looks, b[, h])
         for token, far in looks.items():
             values = {"distance": far.distance, "outside": far.outside}
@@ -175,12 +178,14 @@ def _rows(config: Config, found: dict[Name, dict[int, Far]]) -> list[Row]:
     return rows
 
 
-def _summary(config: Config, found: dict[Name, dict[int, Far]]) -> list[Row]:
+def _summary(config: Config, distances: dict[Name, dict[int, Far]]) -> list[Row]:
     """Over all heads."""
-    if not found:
+    if not distances:
         return []
     tokens = [*config.inside, *config.beyond]
-    distance = {t: np.concatenate([looks[t].distance.reshape(len(looks[t].distance), -1) for looks in found.values()], 1) for t in tokens}
+    distance = {
+        t: np.concatenate([looks[t].distance.reshape(len(looks[t].distance), -1) for looks in distances.values()], 1) for t in tokens
+    }
     farthest = np.max([distance[token] for token in config.inside], 0)  # (b, heads)
     rows = [row({"token": token}, "distance", mean_interval(np.median(distance[token], 1))) for token in tokens]
     return rows + [row({"token": token}, "unexplored", mean_interval((distance[token] > farthest).mean(1))) for token in config.beyond]

@@ -12,7 +12,7 @@ import yaml
 from blocks.errors import ConfigError
 from tests.train.experiments import experiment, finished, write_experiment, write_text_folder
 from train.claims.config import ClaimConfig, check_claim
-from train.claims.scope import METRICS, Scope
+from train.claims.scope import Scope, metrics_of
 from train.cli import tables
 from train.cli.command_line import run
 from train.cli.tables import CONFIGS
@@ -103,7 +103,7 @@ WRONG: dict[str, tuple[Change, list[str]]] = {
     "a statement that is no mapping": (lambda c: c.update(statements=["x"]), ["claim.statements"]),
     "no threshold": (lambda c: c["statements"][0].pop("above"), [f"{FIRST}.above", "needs a threshold"]),
     "thresholds the wrong way": (put(0, above=2, below=1), [f"{FIRST}.above = 2", "must be less than below, 1"]),
-    "unknown effect": (put(0, effect="mean"), [f"{FIRST}.effect = 'mean'", "Kinds: value, difference"]),
+    "unknown effect": (put(0, effect="mean"), [f"{FIRST}.effect = 'mean'", "Types: value, difference"]),
     "unknown field": (put(0, modle="x"), [f"{FIRST}.modle", "did you mean model?"]),
     "no text": (lambda c: c["statements"][0].pop("text"), [f"{FIRST}.text", "missing"]),
     "unknown part": (put(0, part="recal"), [f"{FIRST}.part = 'recal'", "Parts: recall, text"]),
@@ -163,7 +163,7 @@ def test_the_verdict(folder: Path) -> None:
     assert (verdict["experiment"], verdict["finding"], verdict["seeds"]) == ("tiny", "attention recalls", [0, 1])
     assert [row["verdict"] for row in verdict["statements"]] == ["holds", "fails", "holds"]
     assert verdict["verdict"] == "fails"
-    rows = [r for r in read(folder / "results.csv") if r.model == "attention" and r.metric == "accuracy" and "pairs=2" in r.condition]
+    rows = [r for r in read(folder / "results.csv") if r.model == "attention" and r.metric == "accuracy" and r.condition["pairs"] == 2]
     joined = next(r for r in rows if r.seed == ALL)
     first = verdict["statements"][0]
     assert (first["estimate"], first["low"], first["high"]) == pytest.approx((joined.value, joined.low, joined.high))
@@ -230,9 +230,9 @@ def test_the_metrics_that_a_plan_knows_are_those_that_are_measured(folder: Path)
     found: dict[str, set[str]] = {}
     for r in read(folder / "results.csv"):
         found.setdefault(r.measure, set()).add(r.metric)
-    assert found["recall"] == set(METRICS["recall"]) - {"stale"}
-    assert found["collapse"] == set(METRICS["collapse"])
-    assert found["training"] == set(METRICS["training"])
+    assert found["recall"] == set(metrics_of("recall")) - {"stale"}
+    assert found["collapse"] == set(metrics_of("collapse"))
+    assert found["training"] == set(metrics_of("training"))
 
 
 def test_attention_share() -> None:

@@ -60,10 +60,10 @@ def test_each_split_is_for_its_own_batches(text: Path) -> None:
 def test_from_the_yaml_to_the_report(text: Path, tmp_path: Path) -> None:
     out = finished(write(tmp_path, NEEDLE | {"path": str(text)}, MEASURES), tmp_path / "out")
     records = [r for r in read(out / "results.csv") if r.seed == ALL and r.model == "attention"]
-    series = {(r.metric, r.condition) for r in records if r.measure == "needles"}
+    series = {(r.metric, str(r.condition)) for r in records if r.measure == "needles"}
     assert {("accuracy", "length=320"), ("accuracy", "length=400"), ("effective_length", ""), ("mean_accuracy", "")} <= series
     assert any(metric == "accuracy" and "depth=" in condition for metric, condition in series)
-    assert {("nll", "window=100;tokens=repeats"), ("share", "window=100;tokens=others")} <= {(r.metric, r.condition) for r in records}
+    assert {("nll", "window=100;tokens=repeats"), ("share", "window=100;tokens=others")} <= {(r.metric, str(r.condition)) for r in records}
     page = build_report(out).read_text()
     for words in ("needles: accuracy by length", "needles: accuracy by depth", "repeats: repeated n-grams", "effective length (tokens)"):
         assert words in page

@@ -12,7 +12,7 @@ import yaml
 from tests.train.experiments import TRAIN, experiment, write_text_folder
 from train.cli.command_line import run
 from train.config.run import parse_run
-from train.measure.resume_file import FileKeeper
+from train.measure.resume_file import ResumeFile
 from train.run.single_run import train_run
 from zoo.measures import collapse
 from zoo.model.model import Model
@@ -74,7 +74,7 @@ def test_a_model_without_a_run_is_told_its_data(trained: Path, tmp_path: Path) -
 
 def test_interrupted_it_goes_on(folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the middle of the stream: the second attempt reads what is left, and the rows are those of one go."""
-    monkeypatch.setattr("train.measure.measure.FileKeeper", partial(FileKeeper, seconds=0.0))
+    monkeypatch.setattr("train.measure.measure.ResumeFile", partial(ResumeFile, seconds=0.0))
     command = ["collapse", *SIZES, "collapse.call_tokens=16"]
     calls, stop = [0], 6
     hidden = Model.hidden

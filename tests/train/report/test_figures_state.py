@@ -8,8 +8,10 @@ import torch
 
 import zoo
 from train.measure.results import frame, joined, record
-from train.report.figures import PICTURES
-from zoo.measures import MEASURES, Row, collapse, remembrance, state, unexplored
+from train.report.figures import pictures
+from zoo.measures import MEASURES, collapse, remembrance, state, unexplored
+from zoo.measures.shared.base import Row
+from zoo.measures.shared.condition import Condition
 
 LENGTH = 16
 CONFIGS = {
@@ -32,7 +34,7 @@ def test_every_model_is_drawn(name: str) -> None:
     for mixer in ("mamba1", "gated_delta"):
         model = zoo.build({"d_model": 8, "vocab_size": 20, "blocks": {"M": {"type": mixer}}, "pattern": "M"})
         rows[mixer] = MEASURES[name].run(model, CONFIGS[name], 0, data=data).rows
-    found = PICTURES[name].pictures("mine", table(name, rows), list(rows), LENGTH)
+    found = pictures(name, "mine", table(name, rows), list(rows), LENGTH)
     assert len(found) == (2 if name == "state" else 1)
     for picture in found:
         assert picture.title.startswith("mine: ")
@@ -42,16 +44,18 @@ def test_every_model_is_drawn(name: str) -> None:
 
 def test_exploding_channels_are_labelled() -> None:
     where, span = "layer=2;block=M;tensor=ssm;head=1", "train_length=16;length=64"
-    rows = [Row(f"{where};channel={c};token={t}", "channel_rms", 1.0 + c * t, 1, 1, 2) for c in range(8) for t in (8, 16, 64)]
+    rows = [
+        Row(Condition.parse(f"{where};channel={c};token={t}"), "channel_rms", 1.0 + c * t, 1, 1, 2) for c in range(8) for t in (8, 16, 64)
+    ]
     for c, growth, exploding in ((7, 230.0, 1.0), (6, 5.0, 0.0)):
-        rows.append(Row(f"{where};channel={c};{span}", "growth", growth, growth, growth, 2))
-        rows.append(Row(f"{where};channel={c};{span}", "exploding", exploding, exploding, exploding, 2))
-    (picture,) = PICTURES["state"].pictures("mine", table("state", {"one": rows}), ["one"], LENGTH)
+        rows.append(Row(Condition.parse(f"{where};channel={c};{span}"), "growth", growth, growth, growth, 2))
+        rows.append(Row(Condition.parse(f"{where};channel={c};{span}"), "exploding", exploding, exploding, exploding, 2))
+    (picture,) = pictures("state", "mine", table("state", {"one": rows}), ["one"], LENGTH)
     assert "7: ×2.3e+02" in picture.svg
     assert "6: ×" not in picture.svg
     assert "one: layer 2, M ssm, head 1" in picture.svg
 
 
 def test_an_attention_model_has_no_picture_of_its_state() -> None:
-    rows = [Row("layer=0;block=A;tensor=cache;token=8", "bytes", 8.0, 8.0, 8.0, 2)]
-    assert PICTURES["state"].pictures("mine", table("state", {"one": rows}), ["one"], LENGTH) == []
+    rows = [Row(Condition.parse("layer=0;block=A;tensor=cache;token=8"), "bytes", 8.0, 8.0, 8.0, 2)]
+    assert pictures("state", "mine", table("state", {"one": rows}), ["one"], LENGTH) == []

@@ -3,6 +3,7 @@
 import gc
 import inspect
 from dataclasses import fields, is_dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import psutil
@@ -14,15 +15,10 @@ from blocks.errors import ConfigError
 from zoo.config.schema import parse
 from zoo.measures import (
     MEASURES,
-    RESUMABLE,
-    Result,
-    Row,
     attention_entropy,
     collapse,
-    condition,
     induction_heads,
     loss,
-    parts,
     passkey,
     recall,
     remembrance,
@@ -33,6 +29,8 @@ from zoo.measures import (
     task,
     unexplored,
 )
+from zoo.measures.shared.base import Result, Row
+from zoo.measures.shared.condition import Condition
 from zoo.measures.shared.streaming import shape_of_call, spans
 
 VOCAB = 256
@@ -96,7 +94,7 @@ def test_protocol(name: str) -> None:
         "seed",
         "data",
         "progress",
-        *(["keep"] if name in RESUMABLE else []),
+        *(["keep"] if measure.RESUMABLE else []),
     ]
     subject = model(MIXERS["mamba1"])
     subject.train()
@@ -109,7 +107,9 @@ def test_protocol(name: str) -> None:
     assert len(keys) == len(set(keys)), "no row twice"
     assert all(isinstance(v, float) for r in found.rows for v in r[2:5])
     assert all(r.low <= r.value <= r.high for r in found.rows)
-    assert all(condition(parts(r.condition)) == r.condition for r in found.rows)
+    assert all(Condition.parse(str(r.condition)) == r.condition for r in found.rows)
+    named = {r.metric for r in found.rows} | {headline.metric for headline in measure.HEADLINE}
+    assert all(any(fnmatchcase(metric, known) for known in measure.METRICS) for metric in named)
     assert measure.run(subject, CONFIGS[name], 0, data=documents()) == found, "a second run gives the same"
 
 
@@ -192,7 +192,11 @@ def test_configs_are_read_from_yaml_values() -> None:
 
 
 def test_result_finds_rows() -> None:
-    rows = (Row("position=8", "nll", 2.0, 1.0, 3.0, 4), Row("position=2", "nll", 1.0, 1.0, 1.0, 4), Row("", "size", 1.0, 1.0, 1.0, 1))
+    rows = (
+        Row(Condition({"position": 8}), "nll", 2.0, 1.0, 3.0, 4),
+        Row(Condition({"position": 2}), "nll", 1.0, 1.0, 1.0, 4),
+        Row(Condition(), "size", 1.0, 1.0, 1.0, 1),
+    )
     found = Result(rows)
     assert found.row("size") == rows[2]
     assert [x for x, _ in found.curve("nll", "position")] == [2.0, 8.0]

@@ -116,7 +116,7 @@ def test_random_texts(n: int, window: int | None) -> None:
     for name, hits in expected.items():
         if len({text for text, _ in hits}) > 1:
             assert value(found, "share", f"{where};{name}") == pytest.approx(len(hits) / total)
-    shown = {r.condition.rpartition(";")[2] for r in found.rows if "=repeats;" in r.condition}
+    shown = {str(r.condition).rpartition(";")[2] for r in found.rows if "=repeats;" in str(r.condition)}
     assert shown == {name for name, hits in expected.items() if len({text for text, _ in hits}) > 1}
     hits = sum(len(h) for name, h in expected.items() if "times" in name)
     assert value(found, "share", where) == pytest.approx(hits / total)

@@ -7,7 +7,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 import zoo
-from zoo.measures import RESUMABLE, collapse, state
+from zoo.measures import MEASURES, collapse, state
 
 MIXERS = {
     "gated_delta": {"type": "gated_delta"},
@@ -50,10 +50,10 @@ def documents() -> list[torch.Tensor]:
     return [torch.randint(0, 30, (64,), generator=torch.Generator().manual_seed(i)) for i in range(2)]
 
 
-@pytest.mark.parametrize("name", RESUMABLE)
+@pytest.mark.parametrize("name", [name for name in MEASURES if MEASURES[name].RESUMABLE])
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_killed_and_resumed(name: str, mixer: str) -> None:
-    subject, run = model(mixer), RESUMABLE[name].run
+    subject, run = model(mixer), MEASURES[name].run
     whole = Memory()
     expected = run(subject, CONFIGS[name], 0, data=documents(), keep=whole)
     assert run(subject, CONFIGS[name], 0, data=documents()) == expected
@@ -69,7 +69,7 @@ def test_killed_and_resumed(name: str, mixer: str) -> None:
         assert told[-1][0] == told[-1][1]
 
 
-@pytest.mark.parametrize("name", RESUMABLE)
+@pytest.mark.parametrize("name", [name for name in MEASURES if MEASURES[name].RESUMABLE])
 def test_what_was_offered_is_never_changed(name: str) -> None:
     class Checked(Memory):
         def save(self, tree: Any) -> None:
@@ -78,4 +78,4 @@ def test_what_was_offered_is_never_changed(name: str) -> None:
                 assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(now, then, strict=True))
             super().save(tree)
 
-    RESUMABLE[name].run(model("mamba2"), CONFIGS[name], 0, data=documents(), keep=Checked())
+    MEASURES[name].run(model("mamba2"), CONFIGS[name], 0, data=documents(), keep=Checked())

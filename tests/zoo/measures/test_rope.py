@@ -72,7 +72,7 @@ def model(**changes: Any) -> zoo.Model:
 
 def test_a_row_a_layer_base_and_length() -> None:
     found = rope.run(model(), rope.Config(lengths=(8, 64), bases=(50.0, 1e3), samples=100), 0)
-    where = [r.condition for r in found.rows if r.metric == "locality_lost"]
+    where = [str(r.condition) for r in found.rows if r.metric == "locality_lost"]
     assert where == [
         f"{layer};base={base};length={length}"
         for layer, bases in (("layer=0;block=A", (50, 1000)), ("layer=2;block=D", (10000, 50, 1000)))
@@ -97,7 +97,7 @@ def test_a_models_own_queries_and_keys_whatever_the_pieces(tokens: dict[str, Any
         assert [r[:2] for r in other.rows] == [r[:2] for r in found[0].rows]
         for a, b in zip(found[0].rows, other.rows, strict=True):
             assert a[2:5] == pytest.approx(b[2:5], abs=1e-6)
-    heads = [r.condition for r in found[0].rows if r.metric == "order_lost"]
+    heads = [str(r.condition) for r in found[0].rows if r.metric == "order_lost"]
     assert heads[:4] == [f"layer=0;block=A;head={h};base=50;length=8" for h in range(4)]
     assert heads[4:] == [f"layer=2;block=D;head={h};map={m};base=10000;length=8" for m in (0, 1) for h in (0, 1)]
     assert len({found[0].row("order_lost", h).value for h in heads}) > 4

@@ -11,10 +11,8 @@ from zoo.measures.shared.statistics import (
     bootstrap,
     clustered_proportion,
     mean_interval,
-    over_seeds,
     paired_difference,
     ratio_interval,
-    separable,
     wilson,
 )
 
@@ -46,7 +44,7 @@ def test_one_value_has_no_interval() -> None:
     assert found.value == 2.0
     assert math.isnan(found.low)
     assert not found.excludes(0.0)
-    assert not separable([5.0], [1.0])
+    assert not paired_difference([5.0], [1.0]).excludes(0.0)
 
 
 def test_paired_difference_is_the_paired_t_test() -> None:
@@ -55,8 +53,8 @@ def test_paired_difference_is_the_paired_t_test() -> None:
     b = a - 0.3 + rng.normal(0, 0.2, 30)  # far apart on the same units, hopeless unpaired
     expected = stats.ttest_rel(a, b).confidence_interval(0.95)
     assert paired_difference(a, b)[1:3] == pytest.approx((expected.low, expected.high))
-    assert separable(a, b)
-    assert not separable(a, rng.permutation(b))
+    assert paired_difference(a, b).excludes(0.0)
+    assert not paired_difference(a, rng.permutation(b)).excludes(0.0)
     with pytest.raises(ValueError, match="same units"):
         paired_difference(a, b[:-1])
 
@@ -114,12 +112,6 @@ def test_ratio_is_of_sums() -> None:
     found = ratio_interval([10.0, 1.0], [100, 1], 0)
     assert found.value == pytest.approx(11 / 101)
     assert (found.low, found.high) == pytest.approx((0.1, 1.0))
-
-
-def test_seeds_that_fall_in_two_heaps() -> None:
-    found = over_seeds([0.99, 0.1, 0.95, 0.97])
-    assert (found.median, found.best, found.solved) == pytest.approx((0.96, 0.99, 0.75))
-    assert found.mean == mean_interval([0.99, 0.1, 0.95, 0.97])
 
 
 def test_nothing_has_no_mean() -> None:

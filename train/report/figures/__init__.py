@@ -1,24 +1,27 @@
-"""Pictures of the measures, a file a measure, drawn from result rows alone. One that is not here shows no picture and no headline."""
+"""Pictures of the measures, drawn from result rows alone: a file a measure, called like the measure's own in zoo/measures.
 
-from train.report.figures import (
-    attention_entropy,
-    collapse,
-    induction_heads,
-    loss,
-    passkey,
-    recall,
-    remembrance,
-    repeats,
-    retrieval_heads,
-    rope,
-    state,
-    task,
-    unexplored,
-)
-from train.report.figures.base import Picture, Pictures, Shown
+A file holds `pictures(name, table, models, length)`. A measure without a file here has no picture, only numbers.
+"""
 
-PICTURES: dict[str, Pictures] = {"collapse": collapse, "loss": loss, "passkey": passkey, "recall": recall, "state": state}
-PICTURES |= {"remembrance": remembrance, "repeats": repeats, "task": task, "unexplored": unexplored}
-PICTURES |= {"attention_entropy": attention_entropy, "induction_heads": induction_heads, "retrieval_heads": retrieval_heads, "rope": rope}
+from __future__ import annotations
 
-__all__ = ["PICTURES", "Picture", "Pictures", "Shown"]
+import importlib
+import pkgutil
+from collections.abc import Sequence
+
+import pandas as pd
+
+from train.report.figures.shared.picture import Picture
+
+DRAWN = frozenset(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)  # measures with a file here
+
+
+def pictures(measure: str, name: str, table: pd.DataFrame, models: Sequence[str], length: int) -> list[Picture]:
+    """The pictures of a measure's type under its `name` in the experiment.
+
+    table: its records, see train.measure.results.frame; models: in the order of their colours; length: tokens of a training sequence.
+    """
+    if measure not in DRAWN:
+        return []
+    drawn: list[Picture] = importlib.import_module(f"{__name__}.{measure}").pictures(name, table, models, length)
+    return drawn

@@ -10,10 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from train.report import plots
-from train.report.figures import attention_heads
-from train.report.figures.base import Picture, Shown
-
-HEADLINE: tuple[Shown, ...] = ()  # a number a head is no headline
+from train.report.figures.shared import attention_heads
+from train.report.figures.shared.picture import Picture
 
 
 def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int) -> list[Picture]:

@@ -9,13 +9,8 @@ from matplotlib.figure import Figure
 
 from train.measure.results import ALL
 from train.report import plots
-from train.report.figures.base import Picture, Shown
+from train.report.figures.shared.picture import Picture
 
-HEADLINE = (
-    Shown("onset", None, "onset (position)"),
-    Shown("excess_beyond", None, "excess (nats)"),
-    Shown("loss_ratio", None, "largest loss beyond / inside the training length"),
-)
 FIRST_POSITION = 16
 
 

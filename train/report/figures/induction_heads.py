@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from train.report.figures import attention_heads
-from train.report.figures.base import Picture, Shown
+from train.report.figures.shared import attention_heads
+from train.report.figures.shared.picture import Picture
 
-HEADLINE = (Shown("induction", None, "nats (second copy - first)"),)
 MAPS = {  # metric -> title, text
     "prefix_held": (
         "prefix matching",
@@ -22,18 +21,18 @@ MAPS = {  # metric -> title, text
 
 def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int) -> list[Picture]:
     """A map of weights a kind of head, and one of n-gram heads for each n."""
-    found = []
+    drawn = []
     for metric, (title, text) in MAPS.items():
         rows = attention_heads.joined(table, metric)
         if len(rows):
             chance = attention_heads.joined(table, f"chance_{metric}")["value"].mean()
             text = f"{text} Even attention gives {chance:.2f}."
-            found.append(Picture(f"{name}: {title}", text, attention_heads.maps(rows, models, "attention weight")))
+            drawn.append(Picture(f"{name}: {title}", text, attention_heads.maps(rows, models, "attention weight")))
     excess = attention_heads.joined(table, "ngram_excess")
     for n, rows in excess.groupby("_n") if len(excess) else ():
         text = f"Weight on what followed the last {_tokens(int(n))} before, beyond what {_shorter(int(n))}."
-        found.append(Picture(f"{name}: {n}-gram heads", text, attention_heads.maps(rows, models, "excess weight")))
-    return found
+        drawn.append(Picture(f"{name}: {n}-gram heads", text, attention_heads.maps(rows, models, "excess weight")))
+    return drawn
 
 
 def _shorter(n: int) -> str:

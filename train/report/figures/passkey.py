@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from train.report import plots
-from train.report.figures.base import Picture, Shown
-
-HEADLINE = (Shown("accuracy", "length", "%", 100.0),)
+from train.report.figures.shared.picture import Picture
 
 
 def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int) -> list[Picture]:

@@ -8,9 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from train.report import plots
-from train.report.figures.base import Picture, Shown
-
-HEADLINE = (Shown("forgotten_share", "end", "% of the text that can go", 100.0),)
+from train.report.figures.shared.picture import Picture
 
 
 def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int) -> list[Picture]:

@@ -9,16 +9,15 @@ from matplotlib.figure import Figure
 
 from train.measure.results import ALL
 from train.report import plots
-from train.report.figures.base import Picture, Shown
+from train.report.figures.shared.picture import Picture
 
-HEADLINE = (Shown("perplexity", "tokens", "perplexity"),)
 AXES = {"distance": "tokens back to the latest occurrence (from)", "times": "occurrences before (from)"}
 
 
 def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int) -> list[Picture]:
     """The loss of repeats by distance and by number, beside that of all other tokens."""
     shares = table[(table["metric"] == "share") & (table["_tokens"] == "repeats") & (table["seed"] == ALL)]
-    share = shares[~shares["condition"].str.contains("distance=|times=")]["value"].mean()
+    share = shares[[not AXES.keys() & condition.keys() for condition in shares["condition"]]]["value"].mean()
     text = (
         f"Tokens that complete an n-gram which stands in the context already: {100 * share:.1f} % of all. Dashed: all other tokens. "
         "Dotted line: the training length. Bands: 95 % intervals; thin lines: seeds."

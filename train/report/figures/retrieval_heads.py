@@ -9,26 +9,25 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from train.report import plots
-from train.report.figures import attention_heads
-from train.report.figures.base import Picture, Shown
+from train.report.figures.shared import attention_heads
+from train.report.figures.shared.picture import Picture
 
-HEADLINE = (Shown("share", "threshold", "% of heads", 100.0), Shown("gap", "heads", "points", 100.0))
 KINDS = {"none": "0.6", "random": plots.COLOURS[0], "top": plots.COLOURS[1]}  # what is zeroed -> colour
 
 
 def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int) -> list[Picture]:
     """A map of scores, and bars of accuracy."""
-    found = []
+    drawn = []
     scores = attention_heads.joined(table, "score")
     if len(scores):
         text = "Share of the passkey's tokens that each head copies: its most attended key is the token to be said."
-        found.append(Picture(f"{name}: retrieval heads", text, attention_heads.maps(scores, models, "retrieval score")))
+        drawn.append(Picture(f"{name}: retrieval heads", text, attention_heads.maps(scores, models, "retrieval score")))
     accuracy = attention_heads.joined(table, "accuracy")
     text = (
         "Passkeys found with the outputs of some attention heads zeroed: none, the heads of highest score, or as many of the other "
         "heads, drawn at random. Whiskers: 95 % intervals."
     )
-    return [*found, Picture(f"{name}: without some heads", text, ablations(accuracy, models))]
+    return [*drawn, Picture(f"{name}: without some heads", text, ablations(accuracy, models))]
 
 
 def ablations(table: pd.DataFrame, models: Sequence[str]) -> str:

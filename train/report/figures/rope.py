@@ -9,10 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from train.report import plots
-from train.report.figures import attention_heads
-from train.report.figures.base import Picture, Shown
+from train.report.figures.shared import attention_heads
+from train.report.figures.shared.picture import Picture
 
-HEADLINE: tuple[Shown, ...] = ()  # layers and bases each have their own
 FAILURES = {"locality_lost": "near and far confused", "order_lost": "order of two tokens changed"}
 
 

@@ -13,30 +13,29 @@ from matplotlib.ticker import MaxNLocator
 
 from train.measure.results import ALL
 from train.report import plots
-from train.report.figures.base import Picture, Shown
+from train.report.figures.shared.picture import Picture
 
-HEADLINE = (Shown("state_bytes", None, "bytes"), Shown("exploding_heads", None, "exploding heads"))
 HEAD = ["_layer", "_block", "_tensor", "_head"]  # what names one
 
 
 def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int) -> list[Picture]:
     """The norm of every head, the training length marked; the channels of the head that grows most."""
     known = table[table["seed"] == ALL].reindex(columns=list(dict.fromkeys([*table.columns, *HEAD, "_channel"])))
-    known = known.assign(**{key: known[key].astype(object).where(known[key].notna(), "") for key in HEAD})
+    known = known.assign(**{key: known[key].astype(object).where(known[key].notna(), "").map(str) for key in HEAD})
     norms = known[known["metric"] == "norm"]
     headed = set(norms[norms["_head"] != ""]["model"])
     norms = norms[(norms["_head"] != "") | ~norms["model"].isin(headed)]  # beside matrix states what convolutions hold says little
-    found = []
+    drawn = []
     if len(norms):
         text = "Every head of every layer (a state without heads is one), mean over all documents."
-        found.append(Picture(f"{name}: norm of the state", text, states(norms, models, length)))
+        drawn.append(Picture(f"{name}: norm of the state", text, states(norms, models, length)))
     if (known["metric"] == "channel_rms").any():
         text = (
             "The head with the channel that grew most from the training length (dotted) to the end of the text: every channel's root "
             "mean square, mean over all documents. Named on the right: the channels that explode, with the growth of their energy."
         )
-        found.append(Picture(f"{name}: channels of the state", text, channel_maps(known, models, length)))
-    return found
+        drawn.append(Picture(f"{name}: channels of the state", text, channel_maps(known, models, length)))
+    return drawn
 
 
 def states(table: pd.DataFrame, models: Sequence[str], train_length: int) -> str:
@@ -99,10 +98,10 @@ def channel_map(figure: Figure, ax: Axes, mine: pd.DataFrame, train_length: int)
 
 def worst_head(table: pd.DataFrame, train_length: int) -> tuple[tuple[str, ...], pd.DataFrame]:
     """(what names it, channels x tokens) of the head with the channel that grew most; seeds may differ in theirs."""
-    found = []
+    grids = []
     for where, rows in table.groupby(HEAD):
         grid = rows.assign(c=rows["_channel"].astype(int), t=rows["_token"].astype(int)).pivot_table("value", "c", "t")
         grown = grid.iloc[:, -1] / grid[train_length].clip(lower=1e-300) if train_length in grid else grid.iloc[:, -1]
-        found.append((float(grown.max()), tuple(map(str, where)), grid))
-    _, where, grid = max(found, key=lambda entry: entry[0])
+        grids.append((float(grown.max()), tuple(map(str, where)), grid))
+    _, where, grid = max(grids, key=lambda entry: entry[0])
     return where, grid

@@ -11,37 +11,34 @@ from matplotlib.figure import Figure
 
 from train.measure.results import ALL
 from train.report import plots
-from train.report.figures.base import Picture, Shown
-from zoo.measures import parts
+from train.report.figures.shared.picture import Picture
+from zoo.measures.shared.condition import Condition, written
 
-HEADLINE = (Shown("mean_accuracy", None, "%", 100.0), Shown("effective_length", None, "effective length (tokens)"))
 PANELS = 4  # beside one another
 
 
 def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int) -> list[Picture]:
     """Curves along the key that has most values, and a map of conditions and bins for every key that answers are split by."""
     where = list(dict.fromkeys(table[table["metric"] == "chance"]["condition"]))
-    keys = list(dict.fromkeys(key for text in where for key in parts(text)))
+    keys = list(dict.fromkeys(key for condition in where for key in condition))
     accuracy = table[table["metric"] == "accuracy"]
-    found = []
-    numbers = {
-        key: len({parts(text).get(key) for text in where}) for key in keys if all(_is_number(parts(text).get(key)) for text in where)
-    }
+    drawn = []
+    numbers = {key: len({c.get(key) for c in where}) for key in keys if all(isinstance(c.get(key), (int, float)) for c in where)}
     if max(numbers.values()) > 1:
         along = max(numbers, key=lambda key: (numbers[key], key == "length"))
         text = "Share of right answers. Bands: 95 % intervals; thin lines: seeds; dashed grey: chance; dotted: effective size."
         whole = table[table["condition"].isin(where) | table["metric"].str.startswith("effective_")]
-        found.append(Picture(f"{name}: accuracy by {along}", text, curves(whole, models, along, [key for key in keys if key != along])))
+        drawn.append(Picture(f"{name}: accuracy by {along}", text, curves(whole, models, along, [key for key in keys if key != along])))
     for column in [c for c in table.columns if c.startswith("_") and c[1:] not in keys and accuracy[c].notna().any()]:
         text = f"Share of answers that are right by {column[1:]}, in per cent. A bin is called by its lower edge."
-        found.append(Picture(f"{name}: accuracy by {column[1:]}", text, maps(accuracy[accuracy[column].notna()], models, keys, column[1:])))
-    return found
+        drawn.append(Picture(f"{name}: accuracy by {column[1:]}", text, maps(accuracy[accuracy[column].notna()], models, keys, column[1:])))
+    return drawn
 
 
 def curves(table: pd.DataFrame, models: Sequence[str], along: str, rest: Sequence[str]) -> str:
     """A panel for each combination of the other keys."""
     cells = table[table["metric"].isin(["accuracy", "chance"])]
-    panels = list(dict.fromkeys(_called(text, rest) for text in cells["condition"]))
+    panels = list(dict.fromkeys(_called(condition, rest) for condition in cells["condition"]))
     rows = -(-len(panels) // PANELS)
 
     def draw(figure: Figure) -> None:
@@ -49,7 +46,7 @@ def curves(table: pd.DataFrame, models: Sequence[str], along: str, rest: Sequenc
         for ax in axes.flat[len(panels) :]:
             ax.set_axis_off()
         for ax, panel in zip(axes.flat, panels, strict=False):
-            mine = table[[_called(text, rest) == panel for text in table["condition"]]]
+            mine = table[[_called(condition, rest) == panel for condition in table["condition"]]]
             _panel(ax, mine.assign(**{c: 100 * mine[c] for c in ("value", "low", "high")}), models, along)
             for model in models:
                 size = mine[(mine["metric"] == f"effective_{along}") & (mine["model"] == model) & (mine["seed"] == ALL)]["value"]
@@ -79,7 +76,7 @@ def _panel(ax: Axes, table: pd.DataFrame, models: Sequence[str], along: str) -> 
 def maps(table: pd.DataFrame, models: Sequence[str], keys: Sequence[str], key: str) -> str:
     """Conditions by bins, one map a model."""
     whole = table[table["seed"] == ALL].assign(bin=lambda t: t[f"_{key}"].astype(float))
-    conditions = list(dict.fromkeys(_called(text, keys) for text in whole["condition"]))
+    conditions = list(dict.fromkeys(_called(condition, keys) for condition in whole["condition"]))
     bins = sorted(set(whole["bin"]))
 
     def draw(figure: Figure) -> None:
@@ -101,11 +98,6 @@ def maps(table: pd.DataFrame, models: Sequence[str], keys: Sequence[str], key: s
     return plots.svg(draw, width=max(wide, 4.0), height=max(tall, 2.2))
 
 
-def _called(text: str, keys: Sequence[str]) -> str:
+def _called(condition: Condition, keys: Sequence[str]) -> str:
     """What a condition says of these keys: `length 128, pairs 8`."""
-    found = parts(text)
-    return ", ".join(f"{key} {found[key]}" for key in keys if key in found)
-
-
-def _is_number(text: str | None) -> bool:
-    return text is not None and text.replace(".", "", 1).replace("e-", "", 1).isdigit()
+    return ", ".join(f"{key} {written(condition[key])}" for key in keys if key in condition)

@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 
 from train.measure.results import ALL
 from train.report import plots
-from train.report.figures.base import Picture, Shown
-
-HEADLINE = (Shown("unexplored", "token", "% of heads in unexplored states", 100.0),)
+from train.report.figures.shared.picture import Picture
 
 
 def pictures(name: str, table: pd.DataFrame, models: Sequence[str], length: int) -> list[Picture]:

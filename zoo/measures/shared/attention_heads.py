@@ -30,7 +30,7 @@ from kernels.attention.visible import Sight
 from kernels.attention.weights import attention_weights, differential_weights, pair_scores
 from kernels.backends import edited, observed
 from kernels.core_context.sight import Sight as CoreSight
-from kernels.landmark import chunked as landmark_room
+from kernels.landmark import chunked as landmark_chunked
 from zoo.measures.shared.streaming import evaluating
 from zoo.model.model import Model
 
@@ -135,7 +135,7 @@ def watching(model: Model, show: Callable[[Seen], None], wanted: Tensor | None =
     wanted (k,): the tokens of the text whose queries are shown; None = all of them. Inserted tokens' queries are not.
     """
 
-    def look(operation: str, _room: str, _rooms: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def look(operation: str, _backend: str, _backends: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = running.call(operation, args, kwargs)
         if call is None:
             return
@@ -168,18 +168,18 @@ def ablated(model: Model, heads: Iterable[Head]) -> Iterator[None]:
 
 def heads_of(model: Model) -> list[Head]:
     """All heads that can be watched, in the order of the stack: found by reading one token. None under segment memory."""
-    found: dict[int, int] = {}
+    counts: dict[int, int] = {}
     if model.segments is not None:
         return []
 
-    def look(operation: str, _room: str, _rooms: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def look(operation: str, _backend: str, _backends: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = running.call(operation, args, kwargs)
         if call is not None:
-            found[running.slot] = call.heads
+            counts[running.slot] = call.heads
 
     with evaluating(model), following(model) as running, observed(look):
         model.hidden(torch.zeros(1, 1, dtype=torch.int64, device=model.embedding.weight.device))
-    return [Head(slot, *running.names[slot], head) for slot, count in found.items() for head in range(count)]
+    return [Head(slot, *running.names[slot], head) for slot, count in counts.items() for head in range(count)]
 
 
 def held_before(model: Model, head: Head) -> int:
@@ -216,7 +216,7 @@ def _landmark(q: Tensor, k: Tensor, _v: Tensor, marks: Tensor, **options: Any) -
     def row(index: int) -> Tensor:
         n = past + index + 1
         values = torch.eye(n, dtype=k.dtype, device=k.device)[None, :, None].expand(*k.shape[:1], -1, k.shape[2], -1)
-        o = landmark_room.landmark(q[:, index : index + 1], k[:, :n], values, marks[:, :n], **options)
+        o = landmark_chunked.landmark(q[:, index : index + 1], k[:, :n], values, marks[:, :n], **options)
         return F.pad(o, (0, k.shape[1] - n))
 
     return Call(lambda rows: torch.cat([row(i) for i in rows.tolist()], 1).transpose(1, 2), q.shape[2], k.shape[1])

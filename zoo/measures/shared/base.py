@@ -1,4 +1,4 @@
-"""What all measures share: the rows they return, and how a condition is written."""
+"""What all measures share: what a measure's file must hold, the rows that it returns, and the documents that it reads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from blocks.errors import ConfigError, require
 from zoo.config.model import ModelConfig
+from zoo.measures.shared.condition import Condition, written
 from zoo.measures.shared.statistics import Interval
 from zoo.model.model import Model
 
@@ -42,7 +43,7 @@ class MeasureConfig:
 class Row(NamedTuple):
     """One measured number. low, high: 95 % interval over examples or documents, within one seed; NaN where there is none."""
 
-    condition: str  # "key=value;key=value"; "" = of the model as a whole
+    condition: Condition  # empty: of the model as a whole
     metric: str
     value: float
     low: float
@@ -57,30 +58,55 @@ class Result:
     rows: tuple[Row, ...]
 
     def row(self, metric: str, condition: str = "") -> Row:
-        """The row of this metric and condition. Raises KeyError."""
-        for found in self.rows:
-            if (found.metric, found.condition) == (metric, condition):
-                return found
+        """The row of this metric under a condition, written as in results.csv: `length=128;depth=0.5`. Raises KeyError."""
+        wanted = Condition.parse(condition)
+        for row in self.rows:
+            if row.metric == metric and row.condition == wanted:
+                return row
         raise KeyError(f"no row {metric!r} under {condition!r}")
 
     def curve(self, metric: str, key: str) -> list[tuple[float, Row]]:
         """(number of `key`, row) of every row of this metric whose condition has `key`, rising."""
-        found = [(float(parts(r.condition)[key]), r) for r in self.rows if r.metric == metric and key in parts(r.condition)]
-        return sorted(found, key=lambda pair: pair[0])
+        points = [(float(row.condition[key]), row) for row in self.rows if row.metric == metric and key in row.condition]
+        return sorted(points, key=lambda point: point[0])
+
+
+def every_key(condition: Mapping[str, Any]) -> str:
+    """A condition in words: `train_length 256 margin 0.05`."""
+    return " ".join(f"{key} {written(value)}" for key, value in condition.items())
+
+
+class Headline(NamedTuple):
+    """A metric that comparisons are read by: one line of the summary table for each of its conditions."""
+
+    metric: str
+    unit: str  # of the number times `scale`
+    scale: float = 1.0
+    key: str | None = None  # only conditions that have this key; None: all
+    without: tuple[str, ...] = ()  # no conditions that have one of these keys
+    title: Callable[[Mapping[str, Any]], str] = every_key  # of a line, from its condition
+    unless: str | None = None  # not shown where there are rows of this metric
+
+    def heads(self, condition: Mapping[str, Any]) -> bool:
+        """Whether the rows under this condition are shown."""
+        return (self.key is None or self.key in condition) and not any(key in condition for key in self.without)
 
 
 class Measure(Protocol):
-    """A module of zoo.measures."""
+    """What a file in zoo/measures holds: all that is known of the measure. train/report/figures/NAME.py, if there is one, draws it."""
 
     SUMMARY: str  # one line
+    METRICS: tuple[str, ...]  # every metric that its rows may have; `*` stands for any text
+    HEADLINE: tuple[Headline, ...]  # what the summary table and the terminal show of it; empty: nothing
+    RESUMABLE: bool  # whether it can go on where it was interrupted: see Resumable
     Config: type[Any]  # a MeasureConfig, frozen, keyword-only, read by zoo.config.schema.parse; raises ConfigError on impossible sizes
 
     def run(self, model: Model, config: Any, seed: int, *, data: Documents | None = None, progress: Progress | None = None) -> Result:
         """Measure a model. `seed` draws examples and resamples, nothing else is random. `data`: documents, (length,) int64 each."""
 
 
-class Keeper(Protocol):
-    """Where a long measure keeps how far it is, so that it can go on after an interruption."""
+class ResumeStore(Protocol):
+    """Where a long measure keeps what it has read so far, so that it can go on after an interruption."""
 
     def load(self) -> Any:
         """What was saved last, on the CPU; None: nothing."""
@@ -101,29 +127,19 @@ class Resumable(Measure, Protocol):
         *,
         data: Documents | None = None,
         progress: Progress | None = None,
-        keep: Keeper | None = None,
+        keep: ResumeStore | None = None,
     ) -> Result:
         """As a Measure's. keep: asked once at the start, and only what the same call saved may be in it."""
 
 
-def condition(values: Mapping[str, Any]) -> str:
-    """{"length": 128, "depth": 0.5} -> "length=128;depth=0.5"."""
-    return ";".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items())
-
-
-def parts(text: str) -> dict[str, str]:
-    """The inverse of `condition`, values as text."""
-    return dict(part.split("=", 1) for part in text.split(";") if part)
-
-
 def row(where: Mapping[str, Any], metric: str, interval: Interval) -> Row:
     """A row from an interval."""
-    return Row(condition(where), metric, *interval)
+    return Row(Condition(where), metric, *interval)
 
 
 def exact_row(where: Mapping[str, Any], metric: str, value: float, n: int) -> Row:
     """A row of a number that has no sampling error (a size, a chance level)."""
-    return Row(condition(where), metric, value, value, value, n)
+    return Row(Condition(where), metric, value, value, value, n)
 
 
 def some_documents(data: Documents | None, count: int | None) -> list[Tensor]:

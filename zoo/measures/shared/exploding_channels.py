@@ -54,7 +54,7 @@ def channels(held: Held, energy: Tensor) -> Channels:
 
 def explosions(inside: list[list[Channels]], end: list[Channels], average: Average) -> list[Explosion]:
     """Of every head: at the end, against looks inside the training length, the last of them after it."""
-    found = []
+    exploded = []
     looks = [{x.name: x for x in look} for look in inside]
     for now in end:
         then = looks[-1][now.name]
@@ -68,8 +68,8 @@ def explosions(inside: list[list[Channels]], end: list[Channels], average: Avera
             grown = [_growth(a[:, c] + floor, b[:, c] + floor, average) for c in range(a.shape[1])]
             peak = np.max([look[now.name].energy[:, head].numpy() for look in looks], 0)
             highest = ~(b <= peak).any(0)  # no number is above any
-            found.append(Explosion(where, grown, highest, _growth(spread**2, deviation**2, average), average(share)))
-    return found
+            exploded.append(Explosion(where, grown, highest, _growth(spread**2, deviation**2, average), average(share)))
+    return exploded
 
 
 def _moments(x: Channels, head: int) -> tuple[Array, Array]:
@@ -91,10 +91,10 @@ def _growth(before: Array, after: Array, average: Average) -> Interval:
     return Interval(math.inf if np.isposinf(logs).any() else 0.0, float(np.exp(logs.min())), float(np.exp(logs.max())), len(logs))
 
 
-def explosion_rows(found: list[Explosion], where: Mapping[str, Any], span: Mapping[str, Any], explodes: float, named: int) -> list[Row]:
+def explosion_rows(exploded: list[Explosion], where: Mapping[str, Any], span: Mapping[str, Any], explodes: float, named: int) -> list[Row]:
     """Rows of each head, of its `named` most grown channels, and of the model; see zoo.measures.state."""
     rows, exploding_heads, exploding_channels = [], 0, 0
-    for head in found:
+    for head in exploded:
         exploding = [growth.low > explodes and bool(high) for growth, high in zip(head.channels, head.highest, strict=True)]
         exploding_heads, exploding_channels = exploding_heads + any(exploding), exploding_channels + sum(exploding)
         here, n = {**where, **head.where, **span}, head.variance.n
@@ -103,7 +103,7 @@ def explosion_rows(found: list[Explosion], where: Mapping[str, Any], span: Mappi
         for c in sorted(range(len(exploding)), key=lambda c: -head.channels[c].value)[:named]:
             this = {**where, **head.where, "channel": c, **span}
             rows += [row(this, "growth", head.channels[c]), exact_row(this, "exploding", float(exploding[c]), n)]
-    n = found[0].variance.n if found else 0
+    n = exploded[0].variance.n if exploded else 0
     rows.append(exact_row({**where, **span}, "exploding_heads", float(exploding_heads), n))
     rows.append(exact_row({**where, **span}, "exploding_channels", float(exploding_channels), n))
     return rows
@@ -122,6 +122,6 @@ def map_rows(worst: dict[str, Any], looks: Mapping[int, list[Channels]], where: 
     return rows
 
 
-def worst_head(found: list[Explosion]) -> dict[str, Any]:
+def worst_head(exploded: list[Explosion]) -> dict[str, Any]:
     """The head with the channel that grew most."""
-    return max(found, key=lambda head: max(growth.value for growth in head.channels)).where
+    return max(exploded, key=lambda head: max(growth.value for growth in head.channels)).where

@@ -24,7 +24,7 @@ def judge(model: Model, config: task.Config, seed: int, first: int, count: int) 
 
     def judged(read: Read) -> dict[str, Tensor]:
         law = laws[:, read.start : read.start + read.nll.shape[1]]
-        found = {name: torch.zeros(read.nll.shape, dtype=torch.float64) for name in SCORES}
+        scored = {name: torch.zeros(read.nll.shape, dtype=torch.float64) for name in SCORES}
         asked = law.sum(-1) > 0
         if bool(asked.any()):
             true = law[asked].double()
@@ -32,8 +32,8 @@ def judge(model: Model, config: task.Config, seed: int, first: int, count: int) 
             legal = true.gather(1, read.predicted[asked][:, None])[:, 0] > 0
             scores = ((said.cpu() - true).abs().sum(1) / 2, legal.double(), true.amax(1))
             for name, values in zip(SCORES, scores, strict=True):
-                found[name][asked] = values
-        return found
+                scored[name][asked] = values
+        return scored
 
     return judged
 

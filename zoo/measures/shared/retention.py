@@ -56,7 +56,8 @@ class Twins:
         inner = [inner for branches in state.layers for inner in branches]
         self.start = [_tensors(s) for s in inner]
         self.states = [
-            {path: zeroed(s, path) for path, x in found.items() if _can_be_zeroed(x)} for s, found in zip(inner, self.start, strict=True)
+            {path: zeroed(s, path) for path, x in tensors.items() if _can_be_zeroed(x)}
+            for s, tensors in zip(inner, self.start, strict=True)
         ]
         self.calls = 0  # so far: the stack calls its blocks in one order
 

@@ -16,7 +16,7 @@ TINY = 1e-300  # a state of zeros has no peak and no rank: 0 / TINY = 0
 def describe(x: Tensor) -> dict[str, Array]:
     """The statistics of a state tensor (b, ...): metric -> (b, h), or (b,) where it has no heads; see zoo.measures.state."""
     flat, by_channel = heads(x).flatten(2), energy(x)
-    found = {
+    statistics = {
         "norm": flat.norm(dim=-1),
         "mean": flat.mean(-1),
         "variance": flat.var(-1, unbiased=False),
@@ -26,8 +26,8 @@ def describe(x: Tensor) -> dict[str, Array]:
     }
     if x.ndim == MATRIX:
         known = flat.isfinite().all(-1)
-        found |= {metric: values.where(known, torch.nan) for metric, values in _spectrum(heads(x)).items()}
-    return {metric: by_head(x, values) for metric, values in found.items()}
+        statistics |= {metric: values.where(known, torch.nan) for metric, values in _spectrum(heads(x)).items()}
+    return {metric: by_head(x, values) for metric, values in statistics.items()}
 
 
 def _spectrum(x: Tensor) -> dict[str, Tensor]:

@@ -36,11 +36,11 @@ def held(model: Model, state: Any) -> list[Held]:
     if isinstance(state, SegmentState):  # inside a segment layers begin anew: what is carried is the memory
         return [Held((None, "segment", "memory"), group.memory) for group in state.groups]
     assert isinstance(state, ModelState)
-    found = []
+    tensors = []
     for layer, (names, branches) in enumerate(zip(model.config.layers, state.layers, strict=True)):
         for block, inner in zip(names, branches, strict=True):
-            found += [Held((layer, block, path), value) for path, value in leaves(inner)]
-    return found
+            tensors += [Held((layer, block, path), value) for path, value in leaves(inner)]
+    return tensors
 
 
 def leaves(state: Any) -> list[tuple[str, Tensor | Keys]]:

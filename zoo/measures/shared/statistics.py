@@ -16,7 +16,6 @@ from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 2000
-SOLVED = 0.9  # accuracy from which a run counts as having learnt its task
 
 Array = NDArray[np.float64]
 
@@ -90,8 +89,8 @@ def bootstrap(
     if g == 1:
         return Interval(value, np.nan, np.nan, 1)
     drawn = np.random.Generator(np.random.Philox(seed)).integers(0, g, (resamples, g))
-    found = statistic(x[drawn])
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")  # no arithmetic between infinities
+    estimates = statistic(x[drawn])
+    low, high = np.quantile(estimates, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")  # no arithmetic between infinities
     return Interval(value, float(low), float(high), g)
 
 
@@ -107,27 +106,6 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Inter
     if x.shape != y.shape:
         raise ValueError(f"paired values must be of the same units: {len(x)} and {len(y)} were given")
     return mean_interval(x - y, level)
-
-
-def separable(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> bool:
-    """Whether the interval of the paired difference excludes 0. Never for a single pair."""
-    return paired_difference(a, b, level).excludes(0.0)
-
-
-class Seeds(NamedTuple):
-    """One number measured under several seeds. Accuracies on synthetic tasks fall in two heaps (learnt, not learnt): read
-    `median`, `best` and `solved` there, not the mean."""
-
-    mean: Interval
-    median: float
-    best: float  # the largest
-    solved: float  # share of seeds at or above the threshold
-
-
-def over_seeds(values: ArrayLike, *, solved: float = SOLVED, level: float = LEVEL) -> Seeds:
-    """The mean over seeds with its t interval, the median, the largest, and the share of seeds that reach `solved`."""
-    x = _vector(values)
-    return Seeds(mean_interval(x, level), float(np.median(x)), float(x.max()), float((x >= solved).mean()))
 
 
 def _vector(values: ArrayLike | Sequence[float]) -> Array:

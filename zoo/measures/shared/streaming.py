@@ -51,11 +51,11 @@ def evaluating(model: Model) -> Iterator[None]:
 def spans(length: int, piece: int, marks: Iterable[int] = (), start: int = 0) -> list[tuple[int, int]]:
     """start .. length cut into pieces of at most `piece`, with a cut at every mark."""
     stops = sorted({m for m in marks if start < m < length} | {length})
-    found = []
+    cuts = []
     for stop in stops:
-        found += [(a, min(a + piece, stop)) for a in range(start, stop, piece)]
+        cuts += [(a, min(a + piece, stop)) for a in range(start, stop, piece)]
         start = stop
-    return found
+    return cuts
 
 
 def stream(model: Model, tokens: Tensor, labels: Tensor | None, cuts: Sequence[tuple[int, int]], state: Any = None) -> Iterator[Read]:
@@ -153,8 +153,8 @@ class Asked(NamedTuple):
         chosen = slice(None) if where is None else where
         counts = np.bincount(self.example[chosen], minlength=self.examples)
         sums = np.bincount(self.example[chosen], weights=self.scores[score][chosen], minlength=self.examples)
-        found: np.ndarray = sums[counts > 0] / counts[counts > 0]
-        return found
+        means: np.ndarray = sums[counts > 0] / counts[counts > 0]
+        return means
 
     def answers(self, where: np.ndarray | None = None) -> Answers:
         """The same by example."""
@@ -197,14 +197,14 @@ def ask_each(
 
 def _scores(model: Model, batch: Batch, piece: int, judge: Judged | None) -> dict[str, np.ndarray]:
     """(b, t) float64 of each score, 0 where nothing is asked."""
-    found = []
+    pieces = []
     for r in stream(model, batch.inputs, batch.labels, spans(batch.inputs.shape[1], piece)):
         labels = batch.labels[:, r.start : r.start + r.nll.shape[1]]
         old = torch.from_numpy(batch.info["stale"])[:, r.start :][:, : labels.shape[1]] if "stale" in batch.info else IGNORE
         right, stale = ((r.predicted == wanted) & (labels != IGNORE) for wanted in (labels, old))
         own = {} if judge is None else judge(r)
-        found.append({name: score.double().numpy() for name, score in {"right": right, "nll": r.nll, "stale": stale, **own}.items()})
-    return _together(found, 1)
+        pieces.append({name: score.double().numpy() for name, score in {"right": right, "nll": r.nll, "stale": stale, **own}.items()})
+    return _together(pieces, 1)
 
 
 def _together(parts: list[dict[str, np.ndarray]], axis: int = 0) -> dict[str, np.ndarray]:
