@@ -32,7 +32,7 @@ from kernels.conv import flops as conv_flops
 class Temperature:
     """Queries grow with their position p by 1 + scale ln(1 + floor((p + 1) / every)), so that long texts stay as sharp."""
 
-    scale: float = 0.1
+    scale: float = 0.1  # of the logarithm
     every: int = 8192  # tokens
 
 

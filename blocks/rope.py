@@ -23,7 +23,7 @@ class Scaling:
     """How the frequencies are changed for texts `factor` times longer than `original_length` tokens."""
 
     kind: str  # linear | llama3 | yarn
-    factor: float = 8.0
+    factor: float = 8.0  # how many times longer the texts are
     original_length: int = 8192  # llama3, yarn: tokens of the texts before
     low_freq_factor: float = 1.0  # llama3
     high_freq_factor: float = 4.0  # llama3

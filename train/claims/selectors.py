@@ -33,7 +33,7 @@ class Series:
 class Cell(Series):
     """One number of one model."""
 
-    model: str
+    model: str  # of the experiment
 
     def check(self, scope: Scope) -> None:
         """Raise ConfigError for a name that the experiment doesn't have."""
