@@ -85,7 +85,7 @@ def _models() -> tuple[tuple[Path, dict[str, Any]], ...]:
 
 @cache
 def _yaml(path: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return loaded
 
 

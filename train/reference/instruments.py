@@ -35,7 +35,11 @@ def task(name: str) -> Page:
     source = task_sources()[name]
     own = fields(source, source.find_class("Config"))
     more = [*_function(source, "chance", "Chance"), *_function(source, "generate", "What generate returns")]
-    example: list[Part] = [Heading("Example"), Prose("As the data of a part of an experiment:"), Code(examples.task_example(name, own), "yaml")]
+    example: list[Part] = [
+        Heading("Example"),
+        Prose("As the data of a part of an experiment:"),
+        Code(examples.task_example(name, own), "yaml"),
+    ]
     return Page(name, (*described(source.docstring), KEYS, *keyed(own), *_inherited(source, own), *more, *example, _where(source)))
 
 
