@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from train.reference.fields import class_value
-from train.reference.source import ROOT, Source, read
+from train.reference.source import ROOT, Source, read, read_head
 
 CONFIGS = ROOT / "configs"
 
@@ -20,7 +20,7 @@ def blocks() -> list[dict[str, Any]]:
     """The blocks: type, kind (mixer | channel), causal, paper, summary."""
     rows = []
     for name in block_types():
-        source = read(f"blocks.{name}")
+        source = read_head(f"blocks.{name}", "Config")
         config = source.find_class("Config")
         about = {key: class_value(source, config, key) for key in ("kind", "causal", "paper")}
         rows.append({"type": name, **about, "summary": first_line(source.docstring)})
@@ -38,22 +38,22 @@ def block_types() -> list[str]:
 
 def tasks() -> list[dict[str, Any]]:
     """The generated tasks: task, summary."""
-    return [{"task": name, "summary": summary(source)} for name, source in task_sources().items()]
+    return [{"task": name, "summary": summary(module)} for name, module in _registered("zoo.tasks", "TASKS").items()]
 
 
 def measures() -> list[dict[str, Any]]:
     """The measures: measure, summary."""
-    return [{"measure": name, "summary": summary(source)} for name, source in measure_sources().items()]
+    return [{"measure": name, "summary": summary(module)} for name, module in _registered("zoo.measures", "MEASURES").items()]
 
 
 def task_sources() -> dict[str, Source]:
     """The module of each task, in the order of zoo.tasks.TASKS."""
-    return _registered("zoo.tasks", "TASKS")
+    return {name: read(module) for name, module in _registered("zoo.tasks", "TASKS").items()}
 
 
 def measure_sources() -> dict[str, Source]:
     """The module of each measure, in the order of zoo.measures.MEASURES."""
-    return _registered("zoo.measures", "MEASURES")
+    return {name: read(module) for name, module in _registered("zoo.measures", "MEASURES").items()}
 
 
 def experiments() -> list[dict[str, Any]]:
@@ -66,19 +66,26 @@ def claims() -> list[dict[str, Any]]:
     """The claims that come with the zoo: path, finding, paper, and the verdict of the last run here (runs/NAME), if there was one."""
     rows = []
     for path in sorted((CONFIGS / "claims").glob("*.yaml")):
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_yaml(path)
         about, file = values["claim"], Path("runs") / values["name"] / "verdict.json"
         last = json.loads(file.read_text(encoding="utf-8"))["verdict"] if file.is_file() else "not run"
         rows.append({"path": str(path.relative_to(ROOT)), "finding": about["finding"], "paper": about["paper"], "verdict": last})
     return rows
 
 
-def summary(source: Source) -> str:
-    """The module's SUMMARY."""
+def summary(module: str) -> str:
+    """A module's SUMMARY."""
+    source = read_head(module, "SUMMARY")
     node = source.definitions["SUMMARY"]
     assert isinstance(node, ast.Assign | ast.AnnAssign)
     assert node.value is not None
     return str(source.value(node.value))
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as it is written, quickly: nothing is resolved or checked."""
+    loaded: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return loaded
 
 
 def first_line(text: str) -> str:
@@ -92,14 +99,15 @@ def first_comment(path: Path) -> str:
     return " ".join(line.removeprefix("# ") for line in lines)
 
 
-def _registered(package: str, registry: str) -> dict[str, Source]:
-    """The modules that a package's registry names; without a registry written out, its modules that have a SUMMARY, by name."""
+def _registered(package: str, registry: str) -> dict[str, str]:
+    """Name -> module, as a package's registry has them; without a registry written out, its modules with a SUMMARY, by name."""
     source = read(package)
     entries = [entry for node in source.tree.body for entry in _entries(node, registry)]
     if entries:
-        return {name: read(f"{package}.{module}") for name, module in entries}
-    modules = (read(f"{package}.{path.stem}") for path in sorted(source.path.parent.glob("*.py")) if path.stem != "__init__")
-    return {module.module.rpartition(".")[2]: module for module in modules if "SUMMARY" in module.definitions}
+        return {name: f"{package}.{module}" for name, module in entries}
+    names = (path.stem for path in sorted(source.path.parent.glob("*.py")) if path.stem != "__init__")
+    modules = {name: f"{package}.{name}" for name in names}
+    return {name: module for name, module in modules.items() if "SUMMARY" in read_head(module, "SUMMARY").definitions}
 
 
 def _entries(node: ast.stmt, registry: str) -> list[tuple[str, str]]:

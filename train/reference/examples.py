@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from train.reference.catalogue import CONFIGS
+from train.reference.catalogue import CONFIGS, load_yaml
 from train.reference.fields import Field, yaml_text
 from train.reference.source import ROOT
 
@@ -70,23 +68,17 @@ def measure_example(measure: str, fields: list[Field]) -> str:
     return f"measures: {yaml_text({measure: required})}"
 
 
-def _parts() -> Iterator[dict[str, Any]]:
+@cache
+def _parts() -> tuple[dict[str, Any], ...]:
     """The parts of every experiment, then of every claim."""
-    for folder in ("experiments", "claims"):
-        for path in sorted((CONFIGS / folder).rglob("*.yaml")):
-            yield from _yaml(path)["parts"].values()
+    paths = [path for folder in ("experiments", "claims") for path in sorted((CONFIGS / folder).rglob("*.yaml"))]
+    return tuple(part for path in paths for part in load_yaml(path)["parts"].values())
 
 
 @cache
 def _models() -> tuple[tuple[Path, dict[str, Any]], ...]:
     paths = [path for folder in ("models", "models/published") for path in sorted((CONFIGS / folder).glob("*.yaml"))]
-    return tuple((path.relative_to(ROOT), _small(_yaml(path))) for path in paths)
-
-
-@cache
-def _yaml(path: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return loaded
+    return tuple((path.relative_to(ROOT), _small(load_yaml(path))) for path in paths)
 
 
 def _small(values: dict[str, Any]) -> dict[str, Any]:

@@ -127,6 +127,6 @@ def _elsewhere() -> dict[str, str]:
     return {group.name: f"`zoo list keys {name}`, {group.place}" for name, groups in SECTIONS.items() for group in groups}
 
 
-def configs() -> list[tuple[str, str]]:
-    """(module, class) of every group."""
-    return [(group.module, group.name) for groups in SECTIONS.values() for group in groups]
+def places() -> list[dict[str, str]]:
+    """The sections: keys, and where they stand in YAML."""
+    return [{"keys": name, "of": ", ".join(group.place for group in groups)} for name, groups in SECTIONS.items()]

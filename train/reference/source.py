@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import math
+import re
 import tokenize
 from functools import cache, cached_property
 from pathlib import Path
@@ -24,12 +25,14 @@ class Defined(NamedTuple):
 class Source:
     """A module of this project, read and not imported."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, *, head: bool = False) -> None:
+        """head: only what stands before the first function or method. Raises SyntaxError where that can't be read alone."""
         self.module = module
         path = ROOT.joinpath(*module.split("."))
         self.is_package = path.is_dir()
         self.path = path / "__init__.py" if self.is_package else path.with_suffix(".py")
-        self.text = self.path.read_text(encoding="utf-8")
+        text = self.path.read_text(encoding="utf-8")
+        self.text = re.split(r"^(?:    )?(?:def |@property)", text, maxsplit=1, flags=re.MULTILINE)[0] if head else text
         self.tree = ast.parse(self.text)
 
     @property
@@ -60,7 +63,7 @@ class Source:
     def imports(self) -> dict[str, tuple[str, str | None]]:
         """Local name -> (module, name in it, or None where the module itself is imported)."""
         table: dict[str, tuple[str, str | None]] = {}
-        for node in ast.walk(self.tree):
+        for node in self.tree.body:
             if isinstance(node, ast.ImportFrom) and node.module:
                 table |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
             elif isinstance(node, ast.Import):
@@ -109,6 +112,16 @@ class Source:
 def read(module: str) -> Source:
     """A module's source, parsed once."""
     return Source(module)
+
+
+@cache
+def read_head(module: str, name: str) -> Source:
+    """As much of a module as defines a name: its beginning, where that will do (parsing is what takes a list its time)."""
+    try:
+        source = Source(module, head=True)
+    except SyntaxError:
+        return read(module)
+    return source if name in source.definitions else read(module)
 
 
 @cache

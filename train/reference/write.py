@@ -12,7 +12,7 @@ from train.reference.page import Page, Prose, Rows, escaped, markdown
 from train.reference.source import ROOT
 
 FOLDER = ROOT / "docs" / "reference"
-MADE = "<!-- Made by `python -m train.reference` from docstrings and field comments: change those. -->\n\n"
+MADE = "<!-- Made by `python -m train.reference` from docstrings and field comments: change those. -->\n"
 INTRO = "Made from the source by `python -m train.reference`; the same in the terminal:"
 
 
@@ -23,7 +23,7 @@ def pages() -> dict[str, str]:
     made |= _folder("tasks", instruments.task, catalogue.tasks(), "task")
     made |= _folder("measures", instruments.measure, catalogue.measures(), "measure")
     made |= {f"keys/{name}.md": markdown(sections.section(name)) for name in sections.SECTIONS}
-    return {path: MADE + text for path, text in made.items()}
+    return {path: f"{text}\n{MADE}" for path, text in made.items()}
 
 
 def write() -> list[Path]:
@@ -50,7 +50,7 @@ def stale() -> list[str]:
 
 def index() -> str:
     """The start page of the reference."""
-    keys = [(f"[{name}](keys/{name}.md)", ", ".join(g.place for g in groups)) for name, groups in sections.SECTIONS.items()]
+    keys = [(f"[{row['keys']}](keys/{row['keys']}.md)", escaped(row["of"])) for row in sections.places()]
     lists = [(f"[{name}]({name}/README.md)", text) for name, text in LISTS.items()]
     words = f"{INTRO} `zoo list blocks gated_delta`, `zoo list keys train`."
     rows = [*lists, *keys, ("[Python](api.md)", "the public names of zoo")]

@@ -50,6 +50,11 @@ def test_every_key_of_an_instrument_has_words(source: Source) -> None:
     assert wordless(source, fields(source, source.find_class("Config"))) == [], "write a comment beside the field"
 
 
+@pytest.mark.parametrize("name", catalogue.block_types())
+def test_every_field_of_a_state_has_words(name: str) -> None:
+    assert [field.name for field in fields_of(f"blocks.{name}", "State") if not field.words] == [], "write a comment beside the field"
+
+
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
 def test_every_key_of_a_section_has_words(group: sections.Group) -> None:
     source = read(group.module)
