@@ -129,4 +129,4 @@ def _elsewhere() -> dict[str, str]:
 
 def places() -> list[dict[str, str]]:
     """The sections: keys, and where they stand in YAML."""
-    return [{"keys": name, "of": ", ".join(group.place for group in groups)} for name, groups in SECTIONS.items()]
+    return [{"keys": name, "of": "; ".join(group.place for group in groups)} for name, groups in SECTIONS.items()]

@@ -8,7 +8,7 @@ from typing import Any
 
 from train.reference import catalogue, instruments, sections
 from train.reference.api import api
-from train.reference.page import Page, Prose, Rows, escaped, markdown
+from train.reference.page import Page, Prose, Rows, markdown
 from train.reference.source import ROOT
 
 FOLDER = ROOT / "docs" / "reference"
@@ -50,7 +50,7 @@ def stale() -> list[str]:
 
 def index() -> str:
     """The start page of the reference."""
-    keys = [(f"[{row['keys']}](keys/{row['keys']}.md)", escaped(row["of"])) for row in sections.places()]
+    keys = [(f"[{row['keys']}](keys/{row['keys']}.md)", row["of"]) for row in sections.places()]
     lists = [(f"[{name}]({name}/README.md)", text) for name, text in LISTS.items()]
     words = f"{INTRO} `zoo list blocks gated_delta`, `zoo list keys train`."
     rows = [*lists, *keys, ("[Python](api.md)", "the public names of zoo")]
@@ -64,7 +64,7 @@ def _folder(name: str, make: Callable[[str], Page], rows: Iterable[dict[str, Any
     listed, made = [], {}
     for row in rows:
         made[f"{name}/{row[key]}.md"] = markdown(make(row[key]))
-        listed.append((f"[{row[key]}]({row[key]}.md)", escaped(row["summary"])))
+        listed.append((f"[{row[key]}]({row[key]}.md)", row["summary"]))
     table = _rows((key, "what it is"), listed)
     return {f"{name}/README.md": f"# {name.capitalize()}\n\n{table}\n", **made}
 
