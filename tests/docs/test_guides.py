@@ -1,4 +1,4 @@
-"""Each guide, run: its files are written as they are shown (but for fewer steps), its commands are given in their order."""
+"""Each guide, run: its files are written as they are shown (but for fewer steps and seeds), its commands are given in their order."""
 
 import re
 import runpy
@@ -24,11 +24,11 @@ def fenced(guide: str, language: str) -> list[str]:
 
 
 def write_files(guide: str) -> None:
-    """Every block that begins with a file's name, in the working directory, with 2 steps."""
+    """Every block that begins with a file's name, in the working directory, with 2 steps and one seed."""
     for text in [*fenced(guide, "yaml"), *fenced(guide, "python")]:
         named = re.match(r"# (\w+\.\w+)", text)
         if named:
-            Path(named[1]).write_text(re.sub(r"steps: \d+", "steps: 2", text))
+            Path(named[1]).write_text(re.sub(r"seeds: .*", "seeds: [0]", re.sub(r"steps: \d+", "steps: 2", text)))
 
 
 def run_commands(guide: str) -> None:
@@ -54,8 +54,10 @@ def test_write_an_experiment_and_read_its_report(capsys: pytest.CaptureFixture[s
     run_commands("report")
     assert "hybrid" in capsys.readouterr().out
     folder = Path("runs/mine")
-    for name in re.findall(r"(\S+\.(?:json|csv|html|yaml))\b", (GUIDES / "report.md").read_text().split("The first table")[0])[1:]:
-        assert (folder / name).is_file() or (folder / "recall" / "hybrid-seed0" / name).is_file() or name.startswith("runs/"), name
+    tree = (GUIDES / "report.md").read_text().split("    runs/mine/\n")[1].split("\n\n")[0]
+    names = re.findall(r"^\s+(\w+\.\w+)", tree, flags=re.MULTILINE)
+    assert len(names) == 6
+    assert all((folder / name).is_file() or (folder / "recall" / "hybrid-seed0" / name).is_file() for name in names)
 
 
 def test_your_own_text_tokens_and_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
