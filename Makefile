@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 WITHOUT_CUDA := CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test prove gpu bench check format install clean
+.PHONY: quickstart test prove gpu bench check docs format install clean
 
 quickstart: install
 	$(PY) -m train.cli run configs/experiments/quickstart.yaml
@@ -34,6 +34,12 @@ check: install
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	$(MAKE) test
+
+# The site of docs/, in site/. Its tool is installed here and nowhere else.
+docs: install
+	$(PIP) --editable '.[docs]'
+	$(PY) -m train.reference
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 format: install
 	.venv/bin/ruff format .

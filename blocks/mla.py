@@ -37,7 +37,7 @@ from kernels import attention, indexed
 class Config(base.Config):
     paper: ClassVar[str] = "Multi-head latent attention (DeepSeek-V2), arXiv:2405.04434"
 
-    n_heads: int = 4  # heads
+    n_heads: int = 4  # query heads, each with keys and values made of the latent
     q_rank: int | None = None  # width of the queries' latent; null: queries straight from the input
     kv_rank: int | None = None  # width of the latent that is kept for keys and values; null: 4 nope_dim
     nope_dim: int | None = None  # channels of a head's queries and keys without positions; null: d_model / n_heads

@@ -11,7 +11,7 @@ HOUSE = ["kernels", "blocks", "zoo", "train"]
 FILES = sorted(path for folder in HOUSE for path in (ROOT / folder).rglob("*.py"))
 FOLDERS = {  # each folder imports only from those before it
     "zoo": ["config", "tasks", "ledger", "model", "weights", "check", "measures", "convert", "hf"],
-    "train": ["system", "data", "measure", "claims", "config", "plan", "trainer", "run", "report", "bench", "cli"],
+    "train": ["system", "data", "measure", "claims", "config", "plan", "trainer", "run", "report", "bench", "reference", "cli"],
 }
 SHARED = {"base", "catalogue", "context", "errors", "forgetting", "keys", "parts", "qkv", "rope", "state"}
 

@@ -25,7 +25,7 @@ from zoo.config.model import ModelConfig
 from zoo.config.schema import merge, parse
 from zoo.convert.model_folder import read_shapes
 from zoo.ledger.match import Match, Matched, match
-from zoo.measures import MeasureConfig
+from zoo.measures.shared.base import MeasureConfig
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,9 @@ class Config(haystack.HaystackText):
     haystack: str = "noise"  # noise (the same words again and again) | random | text (a document given to generate)
     facts: int = 1  # that the answer follows from, 1 to 3
     events: int = 10  # told, the facts included
-    persons: int = 4  # who go about
-    places: int = 6  # where persons and objects can be
-    objects: int = 3  # that persons take and drop
+    persons: int = 4  # that the events are about
+    places: int = 6  # that persons go to
+    objects: int = 3  # that persons take and leave
 
     def __post_init__(self) -> None:
         require(self.facts in QUESTIONS, "facts", self.facts, "must be 1, 2 or 3")
