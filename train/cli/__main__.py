@@ -1,5 +1,5 @@
 """`python -m train.cli`."""
 
-from train.cli.command_line import main
+from train.cli import main
 
 main()

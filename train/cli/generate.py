@@ -1,4 +1,4 @@
-"""`zoo generate`: a model goes on with a text, shown as it is written."""
+"""`zoo generate`: a model continues a text, each token shown when it is drawn."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from zoo.convert.model_folder import load
 from zoo.model.generate import generate
 
 
-class Written(NamedTuple):
-    """What a text cost."""
+class Summary(NamedTuple):
+    """Tokens read and drawn, and their time."""
 
     read: int  # tokens of the prompt
-    read_seconds: float  # to the first token, which is drawn from what the prompt left
+    read_seconds: float  # until the first token is drawn
     written: int  # tokens drawn
-    written_seconds: float  # of those behind the first
+    written_seconds: float  # for all tokens after the first
 
     def __str__(self) -> str:
         read = f"read {self.read} tokens, {self.read / self.read_seconds:,.1f} a second"
@@ -40,13 +40,13 @@ def write(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
-) -> Written:
-    """Show the prompt and at most max_tokens more tokens, each at once. path: as zoo.load takes it. Raises ConfigError."""
+) -> Summary:
+    """Show the prompt and at most max_tokens more tokens, each when it is drawn. path: as zoo.load takes it. Raises ConfigError."""
     folder = resolve(path)
     model = load(folder)
     coder = coder_of(folder, model.config.vocab_size)
     ids = coder.ids(prompt)
-    require(bool(ids), "--prompt", prompt, "holds no token, and the tokenizer begins texts with none", "give at least a word")
+    require(bool(ids), "--prompt", prompt, "holds no token, and the tokenizer puts none before a text", "give at least a word")
     drawn = generate(model, torch.tensor([ids]), steps=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     show(prompt)
     times = [time.perf_counter()]
@@ -56,4 +56,4 @@ def write(
             break
         show(coder.text(int(token)))
     show(coder.rest())
-    return Written(len(ids), times[1] - times[0], len(times) - 1, times[-1] - times[1])
+    return Summary(len(ids), times[1] - times[0], len(times) - 1, times[-1] - times[1])

@@ -13,9 +13,8 @@ from blocks.errors import ConfigError
 from tests.train.experiments import experiment, finished, write_experiment, write_text_folder
 from train.claims.config import ClaimConfig, check_claim
 from train.claims.scope import Scope, metrics_of
-from train.cli import tables
+from train.cli import configs
 from train.cli.command_line import run
-from train.cli.tables import CONFIGS
 from train.config.experiment import load_experiment
 from train.measure.results import ALL, read
 from train.plan.claim_scope import attention_share, scope_of
@@ -213,13 +212,13 @@ def test_the_list(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     monkeypatch.chdir(tmp_path)
     assert run(["list", "claims", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["claims"]
-    assert [row["path"] for row in rows] == sorted(f"configs/claims/{path.name}" for path in (CONFIGS / "claims").glob("*.yaml"))
+    assert [row["path"] for row in rows] == sorted(f"configs/claims/{path.name}" for path in (configs.CONFIGS / "claims").glob("*.yaml"))
     assert all(row["finding"] and "arXiv:" in row["paper"] for row in rows)
     assert {row["verdict"] for row in rows} == {"not run"}
-    ran = tmp_path / "runs" / yaml.safe_load((CONFIGS.parent / rows[0]["path"]).read_text())["name"]
+    ran = tmp_path / "runs" / yaml.safe_load((configs.CONFIGS.parent / rows[0]["path"]).read_text())["name"]
     ran.mkdir(parents=True)
     (ran / "verdict.json").write_bytes((folder / "verdict.json").read_bytes())
-    assert next(row["verdict"] for row in tables.claims()) == "fails"
+    assert next(row["verdict"] for row in configs.claims()) == "fails"
 
 
 # ---- what the plan knows
@@ -237,7 +236,7 @@ def test_the_metrics_that_a_plan_knows_are_those_that_are_measured(folder: Path)
 
 def test_attention_share() -> None:
     def share(name: str) -> float:
-        return attention_share(load_model(CONFIGS / "models" / f"{name}.yaml"))
+        return attention_share(load_model(configs.CONFIGS / "models" / f"{name}.yaml"))
 
     assert (share("transformer"), share("mamba2"), share("sliding_window")) == (1.0, 0.0, 0.0)
     assert 0 < share("mamba2_hybrid") < 1

@@ -323,8 +323,8 @@ COMPILED = """
 import sys, warnings
 from pathlib import Path
 from tests.train.fakes import FakeSource, fake_run
-from train.run import train_run
-from zoo.config import load_model
+from train.run.single_run import train_run
+from zoo.config.model import load_model
 blocks = {"M": {"type": "mamba2", "d_state": 8, "head_dim": 8}, "F": {"type": "swiglu"}}
 model = load_model({"d_model": 16, "vocab_size": 24, "blocks": blocks, "pattern": "M F"})
 for compiled in (False, True):
