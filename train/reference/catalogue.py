@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import itertools
 import json
 from pathlib import Path
@@ -38,22 +37,22 @@ def block_types() -> list[str]:
 
 def tasks() -> list[dict[str, Any]]:
     """The generated tasks: task, summary."""
-    return [{"task": name, "summary": summary(module)} for name, module in _registered("zoo.tasks", "TASKS").items()]
+    return [{"task": name, "summary": summary(module)} for name, module in _modules("zoo.tasks").items()]
 
 
 def measures() -> list[dict[str, Any]]:
     """The measures: measure, summary."""
-    return [{"measure": name, "summary": summary(module)} for name, module in _registered("zoo.measures", "MEASURES").items()]
+    return [{"measure": name, "summary": summary(module)} for name, module in _modules("zoo.measures").items()]
 
 
 def task_sources() -> dict[str, Source]:
     """The module of each task, in the order of zoo.tasks.TASKS."""
-    return {name: read(module) for name, module in _registered("zoo.tasks", "TASKS").items()}
+    return {name: read(module) for name, module in _modules("zoo.tasks").items()}
 
 
 def measure_sources() -> dict[str, Source]:
     """The module of each measure, in the order of zoo.measures.MEASURES."""
-    return {name: read(module) for name, module in _registered("zoo.measures", "MEASURES").items()}
+    return {name: read(module) for name, module in _modules("zoo.measures").items()}
 
 
 def experiments() -> list[dict[str, Any]]:
@@ -99,21 +98,8 @@ def first_comment(path: Path) -> str:
     return " ".join(line.removeprefix("# ") for line in lines)
 
 
-def _registered(package: str, registry: str) -> dict[str, str]:
-    """Name -> module, as a package's registry has them; without a registry written out, its modules with a SUMMARY, by name."""
-    source = read(package)
-    entries = [entry for node in source.tree.body for entry in _entries(node, registry)]
-    if entries:
-        return {name: f"{package}.{module}" for name, module in entries}
-    names = (path.stem for path in sorted(source.path.parent.glob("*.py")) if path.stem != "__init__")
+def _modules(package: str) -> dict[str, str]:
+    """Name -> module of a package's tasks or measures: its files with a SUMMARY."""
+    names = (path.stem for path in sorted(read(package).path.parent.glob("*.py")) if path.stem != "__init__")
     modules = {name: f"{package}.{name}" for name in names}
     return {name: module for name, module in modules.items() if "SUMMARY" in read_head(module, "SUMMARY").definitions}
-
-
-def _entries(node: ast.stmt, registry: str) -> list[tuple[str, str]]:
-    """(name, module) of each entry that a statement lays into the registry."""
-    target = getattr(node, "target", None)
-    value = getattr(node, "value", None)
-    if not (isinstance(target, ast.Name) and target.id == registry and isinstance(value, ast.Dict)):
-        return []
-    return [(str(ast.literal_eval(key)), ast.unparse(item)) for key, item in zip(value.keys, value.values, strict=True) if key is not None]

@@ -63,7 +63,7 @@ CONFIG = "train.config"
 SECTIONS: dict[str, tuple[Group, ...]] = {
     "experiment": (
         Group("an experiment's YAML", f"{CONFIG}.experiment", "ExperimentConfig", EXPERIMENT),
-        Group("models.NAME", f"{CONFIG}.experiment", "MemberConfig", ENTRY),
+        Group("models.NAME", f"{CONFIG}.experiment", "ModelEntry", ENTRY),
         Group("match", f"{CONFIG}.experiment", "MatchConfig", "axis: flops\nreference: mamba\ntolerance: 0.01"),
         Group("parts.NAME", f"{CONFIG}.experiment", "PartConfig", PART),
         Group("parts.NAME.budget", f"{CONFIG}.run", "BudgetConfig", "flops: 1.0e+13"),
@@ -73,7 +73,7 @@ SECTIONS: dict[str, tuple[Group, ...]] = {
     "run": (Group("config.yaml of a run", f"{CONFIG}.run", "RunConfig", ""),),
     "model": (
         Group("a model's YAML", "zoo.config.model", "ModelConfig", MODEL),
-        Group("blocks.NAME, beside the keys of its type", "zoo.config.model", "Use", "share: true\noutput_scale: 0.5"),
+        Group("blocks.NAME, beside the keys of its type", "zoo.config.block", "Use", "share: true\noutput_scale: 0.5"),
         Group("published", "zoo.ledger.published", "Published", 'parameters: "2.7B"\nsource: arXiv:2405.21060'),
     ),
     "tokens": (Group("tokens", "zoo.config.inserted_tokens", "TokensConfig", "prefix: {count: 8}\nlandmark: {every: 50}"),),

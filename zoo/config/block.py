@@ -46,8 +46,8 @@ USES = tuple(f.name for f in fields(Use))
 class Named(Use):
     """A block of the pattern: the config of its type, and how the pattern uses it."""
 
-    type: str
-    config: Config
+    type: str  # `zoo list blocks` names them; package.module.Class where plugins allows it
+    config: Config  # the keys of this type
     norm_place: str  # its own, or the model's
     like: str | None = field(default=None, compare=False)  # the block that it was written as a change of
     changes: frozenset[str] = field(default=frozenset(), compare=False)  # the keys that it was given itself
