@@ -26,13 +26,13 @@ from torch import Tensor
 
 from kernels.backends import Backends, LibraryBackend, serve, with_step
 from kernels.decay import chunked, reference, step
-from kernels.decay.chunked import executed_flops
+from kernels.decay.cost import executed_flops, flops, strong_flops
 from kernels.decay.queries import repeated
 from kernels.decay.tiles import Gate
 from kernels.dtypes import wide
 from kernels.opaque import opaque
 
-__all__ = ["Gate", "decay", "executed_flops", "flops"]
+__all__ = ["Gate", "decay", "executed_flops", "flops", "strong_flops"]
 
 ROOMS: Backends[..., tuple[Tensor, Tensor]] = {
     "mamba_ssm": LibraryBackend("kernels.decay.mamba_ssm", "decay"),
@@ -74,9 +74,3 @@ def fit(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise ValueError(f"decay: {queries} queries don't share the memories of {keys} keys and {heads} heads of v")
     if queries <= heads and (queries != keys or heads % queries):
         raise ValueError(f"decay: {queries} groups of q and {keys} of k don't divide {heads} heads of v")
-
-
-def flops(length: int, heads: int, k: int, v: int, *, queries: int | None = None) -> int:
-    """What the recurrence needs: a token and head writes k v^T, a token and query reads S^T q, each a multiply-add an entry of S.
-    queries: of all heads together, None = one a head."""
-    return 2 * length * (heads + (queries or heads)) * k * v

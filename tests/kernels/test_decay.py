@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import kernels
-from kernels.decay import chunked, decay, executed_flops, flops, spans
+from kernels.decay import chunked, cost, decay, executed_flops, flops, spans, strong_flops
 
 CHUNK = 8
 LENGTHS = (1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 2)
@@ -224,6 +224,27 @@ def test_flops_are_what_runs(gate: str, t: int) -> None:
             with kernels.backend(room), FlopCounterMode(display=False) as counter:
                 decay(**given)
             assert counter.get_total_flops() == expected
+
+
+@pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
+@pytest.mark.parametrize("t", [1, 9, 33, 64, 130])
+@pytest.mark.parametrize("queries", [None, 8])
+def test_flops_follow_the_decays(gate: str, t: int, queries: int | None) -> None:
+    """Of decays from mild ones to those that no chunk can factor, by equality: in shorter chunks, in leaves, never above the most."""
+    n, heads = (2 if queries is None else 4), queries or 4
+    given = inputs(t, gate, b=1, n=n, queries=queries)
+    given.pop("bonus")
+    sizes, shared = (t, heads, 5, 7), {"groups": n if queries is None else None, "gate": gate}
+    most, cuts = executed_flops(*sizes, **shared, leaf=cost.exact.tile(min(64, t), gate)), set()
+    for scale in (0.01, 4, 12, 20, 100):
+        g = None if given["g"] is None else given["g"] * scale
+        cuts.add(cost.chunks(g, t))
+        with kernels.backend("chunked"), FlopCounterMode(display=False) as counter:
+            decay(**given | {"g": g})
+        spent = executed_flops(*sizes, **shared) + strong_flops(**given | {"g": g})
+        assert counter.get_total_flops() == spent <= most
+    assert len(cuts) >= (1 if gate == "none" or t == 1 else 2 if t < 64 else 3)
+    assert gate != "scalar" or t == 1 or spent == most
 
 
 def alone(given: Inputs, queries: int) -> Inputs:
