@@ -28,13 +28,13 @@ def test_a_guest_without_its_machine_says_so(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_wrong_room_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    room = kernels.decay.ROOMS["chunked"]
+    room = kernels.decay.BACKENDS["chunked"]
 
     def wrong(q: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
         o, state = room(q, *args, **kwargs)
         return torch.roll(o, 1, 1), state
 
-    monkeypatch.setitem(kernels.decay.ROOMS, "chunked", wrong)
+    monkeypatch.setitem(kernels.decay.BACKENDS, "chunked", wrong)
     with pytest.raises(ContractError, match=r"'chunked'.*differs from the reference"):
         list(check_backends(config_class("gla")(), 32, ("chunked",)))
     with pytest.raises(SystemExit, match="1"):
