@@ -1,7 +1,7 @@
-"""Which room of an operation serves a call: `auto` (the fastest that fits) or one named with `backend`.
+"""Which back end of an operation serves a call: `auto` (the fastest that fits) or one named with `backend`.
 
-A room is a function. One that needs a GPU library is a `LibraryBackend`: its module is imported when it is first asked for, and beside
-the function it has `refuses`, which says why a call can't be served there.
+A back end is one implementation of an operation, a function. One that needs a GPU library is a `LibraryBackend`: its module is imported
+when it is first asked for, and beside the function it has `refuses`, which says why a call can't be served there.
 """
 
 import importlib
@@ -20,12 +20,12 @@ _chosen = "auto"  # of the process: a plain global, which torch.compile reads as
 
 
 class BackendError(ValueError):
-    """A backend was asked for by name and can't serve."""
+    """A back end was asked for by name and can't serve."""
 
 
 @dataclass(frozen=True)
 class LibraryBackend:
-    """The room `function` of the file kernels/<operation>/<room>.py, imported when first asked for.
+    """The function `function` of the file kernels/<operation>/<back end>.py, imported when first asked for.
 
     The file also has `refuses_<function>` with the same signature: a sentence that says why it can't serve this call, or None.
     """
@@ -52,16 +52,16 @@ Editor = Callable[[str, Any], Any]
 _editor: Editor | None = None
 
 
-def with_step(rooms: Backends[P, R], step: Callable[P, R]) -> Backends[P, R]:
-    """The rooms for calls of a single token, where `step` is the first that is no guest: a recurrence beats its chunked form there.
-    It is chosen only by itself: a named backend stays what it is."""
-    guests = {name: room for name, room in rooms.items() if isinstance(room, LibraryBackend)}
-    return guests | {"step": step} | dict(rooms)
+def with_step(backends: Backends[P, R], step: Callable[P, R]) -> Backends[P, R]:
+    """The back ends for calls of a single token: `step`, the plain recurrence, comes before all but the library back ends, because it
+    beats the chunked form there. Only `auto` chooses it: a back end asked for by name stays what it is."""
+    libraries = {name: backend for name, backend in backends.items() if isinstance(backend, LibraryBackend)}
+    return libraries | {"step": step} | dict(backends)
 
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Serve the operations inside this `with` from their room `name`, where they have one; it holds for the whole process."""
+    """Serve the operations inside this `with` by their back end `name`, where they have one; it holds for the whole process."""
     global _chosen
     if name not in BACKENDS:
         raise BackendError(f"backend {name!r} is not one of {', '.join(BACKENDS)}")
@@ -74,7 +74,8 @@ def backend(name: str) -> Iterator[None]:
 
 @contextmanager
 def observed(by: Observer) -> Iterator[None]:
-    """Tell `by` of every call inside this `with`, before it is served: the operation, the name of the room, the rooms, the arguments."""
+    """Call `by` before every call of an operation inside this `with`, with the operation's name, the name of the back end that will
+    serve, all its back ends, and the arguments."""
     global _observer
     before, _observer = _observer, by
     try:
@@ -85,7 +86,7 @@ def observed(by: Observer) -> Iterator[None]:
 
 @contextmanager
 def edited(by: Editor) -> Iterator[None]:
-    """Hand every result inside this `with` to `by`, with the operation's name, and take what it returns for the result."""
+    """Hand every operation's name and result inside this `with` to `by`, and take what it returns as the result."""
     global _editor
     before, _editor = _editor, by
     try:
@@ -94,23 +95,23 @@ def edited(by: Editor) -> Iterator[None]:
         _editor = before
 
 
-def serve(operation: str, rooms: Backends[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call the room of `rooms` (fastest first) that the chosen backend names; an operation without such a room chooses by itself,
-    as under `auto`: the first that fits, on a CPU the first that is no guest. Raises BackendError if the named room refuses."""
-    name = _chosen if _chosen in rooms else _first(rooms, *args, **kwargs)
-    room = rooms[name]
-    why = room.refuses(*args, **kwargs) if isinstance(room, LibraryBackend) and name == _chosen else None
+def serve(operation: str, backends: Backends[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call the one of `backends` (fastest first) that was named with `backend`. An operation that has no such back end chooses as
+    under `auto`: the first that fits, on a CPU the first that is no library back end. Raises BackendError if the named one refuses."""
+    name = _chosen if _chosen in backends else _first(backends, *args, **kwargs)
+    backend = backends[name]
+    why = backend.refuses(*args, **kwargs) if isinstance(backend, LibraryBackend) and name == _chosen else None
     if why is not None:
         raise BackendError(f"{operation}: backend {name!r} can't serve this call: {why}")
     if _observer is not None:
-        _observer(operation, name, rooms, args, kwargs)
-    result = room(*args, **kwargs)
+        _observer(operation, name, backends, args, kwargs)
+    result = backend(*args, **kwargs)
     return result if _editor is None else _editor(operation, result)
 
 
-def _first(rooms: Backends[P, R], *args: P.args, **kwargs: P.kwargs) -> str:
+def _first(backends: Backends[P, R], *args: P.args, **kwargs: P.kwargs) -> str:
     on_gpu = isinstance(args[0], Tensor) and args[0].is_cuda
-    for name, room in rooms.items():
-        if not isinstance(room, LibraryBackend) or (on_gpu and room.refuses(*args, **kwargs) is None):
+    for name, backend in backends.items():
+        if not isinstance(backend, LibraryBackend) or (on_gpu and backend.refuses(*args, **kwargs) is None):
             return name
-    raise BackendError("no room serves without a GPU library")  # each operation has its reference
+    raise BackendError("no back end serves without a GPU library")  # each operation has its reference

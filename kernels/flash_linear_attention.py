@@ -1,4 +1,4 @@
-"""What the rooms of flash-linear-attention share: what its kernels can't do, and documents as sequences of one packed row."""
+"""What the back ends of flash-linear-attention share: what its kernels can't do, and documents as sequences of one packed row."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""What the rooms that need a GPU library ask of a call."""
+"""What the back ends that need a GPU library ask of a call."""
 
 import os
 

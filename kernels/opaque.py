@@ -4,9 +4,9 @@
     def operation(q, ..., chunk=None): ...
 
 Traced as they are, the loops over chunks would be unrolled: minutes of tracing, and again for every other number of chunks. Behind
-the node the operation runs as it does without a compiler, in the room that is chosen when the program runs. The backward pass runs
+the node the operation runs as it does without a compiler, in the back end that is chosen when the program runs. The backward pass runs
 it again (a node can't hand its intermediate values on), so a compiled training step does the forward work of the operation twice.
-A single token is traced through, where its room is a few plain steps, which a compiler fuses with those around them.
+A single token is traced through, where its back end is a few plain steps, which a compiler fuses with those around them.
 
 outputs(*the same arguments) gives tensors of the outputs' shapes and dtypes, with any content. The first argument is (b, t, ...);
 arguments that are neither tensors nor None must be Python constants.

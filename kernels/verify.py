@@ -2,7 +2,7 @@
 
     with verified(): loss = model(...); loss.backward()        # raises KernelError at the first operation that differs
 
-The operation is run again on copies of its inputs, in the room that serves it and in the reference, the latter in float32 at least;
+The operation is run again on copies of its inputs, in the back end that serves it and in the reference, the latter in float32 at least;
 outputs and the gradients of every input are compared. The step itself is not touched.
 """
 
@@ -33,21 +33,21 @@ def verified() -> Iterator[None]:
         yield
 
 
-def _verify(operation: str, name: str, rooms: Backends[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _verify(operation: str, name: str, backends: Backends[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     if name == "reference":
         return
-    worst, what, tolerance = compare(rooms, name, args, kwargs)
+    worst, what, tolerance = compare(backends, name, args, kwargs)
     if not worst <= tolerance:  # a NaN is no agreement
         difference = f"differs from the reference in {what} by {worst:.1e}, more than {tolerance:.0e}"
         raise KernelError(f"{operation}: backend {name!r} {difference}; another kernels.backend may serve")
 
 
-def compare(rooms: Backends[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, str, float]:
-    """Room `name` beside the reference on copies of these arguments: the largest relative difference, of which tensor, and how
+def compare(backends: Backends[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, str, float]:
+    """Back end `name` beside the reference on copies of these arguments: the largest relative difference, of which tensor, and how
     large it may be in the arguments' narrowest dtype."""
     with observed(_nobody):
-        ours = _run(rooms[name], args, kwargs, exact=False)
-        truth = _run(rooms["reference"], args, kwargs, exact=True)
+        ours = _run(backends[name], args, kwargs, exact=False)
+        truth = _run(backends["reference"], args, kwargs, exact=True)
     largest = max((float(t.norm()) for key, t in truth.items() if key.startswith("gradient")), default=0.0)
     worst, what = 0.0, "nothing"
     for key, expected in truth.items():
@@ -68,14 +68,14 @@ def _dtypes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[torch.dtype]:
     return cast | {x.dtype for x in tensors if x.is_floating_point()}
 
 
-def _run(room: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, exact: bool) -> dict[str, Tensor]:
+def _run(backend: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, exact: bool) -> dict[str, Tensor]:
     """Outputs and gradients by name, from fixed random gradients of the outputs. exact: without autocast."""
     inputs, shape = pytree.tree_flatten((args, kwargs))
     fresh = [_copy(x, exact) if isinstance(x, Tensor) else x for x in inputs]
     own_args, own_kwargs = pytree.tree_unflatten(fresh, shape)
     device = next(x.device.type for x in fresh if isinstance(x, Tensor))
     with torch.enable_grad(), torch.autocast(device, enabled=False) if exact else nullcontext():
-        outputs = [y for y in pytree.tree_leaves(room(*own_args, **own_kwargs)) if isinstance(y, Tensor)]
+        outputs = [y for y in pytree.tree_leaves(backend(*own_args, **own_kwargs)) if isinstance(y, Tensor)]
         found = {f"output {i}": y.detach() for i, y in enumerate(outputs)}
         leaves = [x for x in fresh if isinstance(x, Tensor) and x.requires_grad]
         scored = [y for y in outputs if y.requires_grad]

@@ -30,13 +30,13 @@ from kernels.opaque import opaque
 
 __all__ = ["SDPA_FLOPS", "attention", "differential", "executed_flops", "flops", "visible_pairs"]
 
-ROOMS: Backends[..., Tensor] = {
+BACKENDS: Backends[..., Tensor] = {
     "fused": LibraryBackend("kernels.attention.fused", "attention"),  # the plain calls of a GPU; no backend names it
     "triton": LibraryBackend("kernels.attention.triton", "attention"),
     "chunked": chunked.attention,
     "reference": reference.attention,
 }
-DIFFERENTIAL_ROOMS: Backends[..., Tensor] = {
+DIFFERENTIAL_BACKENDS: Backends[..., Tensor] = {
     "triton": LibraryBackend("kernels.attention.triton", "differential"),
     "chunked": chunked.differential,
     "reference": reference.differential,
@@ -65,7 +65,7 @@ def attention(
 ) -> Float[Tensor, "b t h w"]:
     """See the module. Returns o in q's dtype; ValueError where the arguments contradict one another."""
     view = sight(q.shape[1], k.shape[1], q_positions, k_positions, q_documents, k_documents, window, sink_tokens)
-    return serve("attention", ROOMS, q, k, v, view, softcap=softcap, sink_logits=sink_logits, scale=scale)
+    return serve("attention", BACKENDS, q, k, v, view, softcap=softcap, sink_logits=sink_logits, scale=scale)
 
 
 @opaque(_outputs)
@@ -88,4 +88,4 @@ def differential(
     k has n = 2 sets of keys, one a map, or n = 1 that both maps share.
     """
     view = sight(q.shape[1], k.shape[1], q_positions, k_positions, q_documents, k_documents, window, sink_tokens)
-    return serve("differential attention", DIFFERENTIAL_ROOMS, q, k, v, mix, view, scale=scale)
+    return serve("differential attention", DIFFERENTIAL_BACKENDS, q, k, v, mix, view, scale=scale)

@@ -39,7 +39,7 @@ def executed_flops(
     maps: int = 1,
     packed: bool = False,
 ) -> int:
-    """Dense tiles of the chunked room; where torch's fused attention serves (never where documents were given: `packed`), the
+    """Dense tiles of the chunked back end; where torch's fused attention serves (never where documents were given: `packed`), the
     whole length x length square."""
     if maps == 1 and not packed and fused(length, length, window, softcap=softcap, sink_logits=sink_logits, same_width=key == value):
         pairs = length * length

@@ -1,4 +1,4 @@
-"""Torch's fused attention on a GPU: ahead of our own kernels wherever it can serve. The chunked room takes it by itself."""
+"""Torch's fused attention on a GPU: ahead of our own kernels wherever it can serve. The chunked back end takes it by itself."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""How the chunked room cuts a call into dense tiles: decided by sizes alone, so that their cost is known beforehand."""
+"""How the chunked back end cuts a call into dense tiles: decided by sizes alone, so that their cost is known beforehand."""
 
 from typing import NamedTuple
 

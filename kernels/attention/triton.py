@@ -44,7 +44,7 @@ def refuses_attention(
 def refuses_differential(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, view: Sight, *, scale: float | None) -> str | None:
     """Why this call can't be served here; None if it can."""
     del view, scale
-    return _refuses(q, k, v) or unknown_dtype("Triton's room", mix)
+    return _refuses(q, k, v) or unknown_dtype("Triton's back end", mix)
 
 
 def _refuses(q: Tensor, k: Tensor, v: Tensor) -> str | None:
@@ -52,7 +52,7 @@ def _refuses(q: Tensor, k: Tensor, v: Tensor) -> str | None:
         return f"queries, keys and values of dtypes {q.dtype}, {k.dtype} and {v.dtype}: they must share one"
     if max(q.shape[-1], v.shape[-1]) > WIDEST:
         return f"heads of {q.shape[-1]} and {v.shape[-1]} channels: at most {WIDEST}"
-    return lacks_gpu(q) or unknown_dtype("Triton's room", q)
+    return lacks_gpu(q) or unknown_dtype("Triton's back end", q)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which keys a query sees: one rule, used by every room."""
+"""Which keys a query sees: one rule, used by every back end."""
 
 from dataclasses import dataclass
 

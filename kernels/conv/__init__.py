@@ -18,12 +18,12 @@ from kernels.conv.history import extend, previous
 __all__ = ["conv", "extend", "flops", "previous"]
 
 ACTIVATIONS = ("none", "silu")
-ROOMS: Backends[..., tuple[Tensor, Tensor]] = {
+BACKENDS: Backends[..., tuple[Tensor, Tensor]] = {
     "causal_conv1d": LibraryBackend("kernels.conv.causal_conv1d", "conv"),
     "chunked": chunked.conv,
     "reference": reference.conv,
 }
-STEP = with_step(ROOMS, step.conv)
+STEP = with_step(BACKENDS, step.conv)
 
 
 def conv(
@@ -39,8 +39,8 @@ def conv(
     """See the module. Returns y in x's dtype and the state after it. Raises ValueError if the activation is none of ours."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"conv: activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
-    rooms = STEP if x.shape[1] == 1 else ROOMS
-    return serve("conv", rooms, x, weight, bias, state, activation=activation, reset=reset, pads=pads)
+    backends = STEP if x.shape[1] == 1 else BACKENDS
+    return serve("conv", backends, x, weight, bias, state, activation=activation, reset=reset, pads=pads)
 
 
 def flops(length: int, channels: int, width: int) -> int:

@@ -1,7 +1,7 @@
 """The library causal-conv1d (CUDA): one kernel for the filter, the bias and SiLU.
 
 It reads a piece behind start inputs, or knows documents, never both: with both, the inputs before the piece go in as tokens and
-their outputs are dropped. The state after a piece is cut from the piece here, as in the chunked room. The library's step for one
+their outputs are dropped. The state after a piece is cut from the piece here, as in the chunked back end. The library's step for one
 token would save nothing: it writes over its state, which here is a value.
 """
 

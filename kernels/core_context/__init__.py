@@ -35,7 +35,7 @@ from kernels.opaque import opaque
 
 __all__ = ["POOLINGS", "boundary", "core_context", "executed_flops", "flops", "pool", "pool_flops"]
 
-ROOMS: Backends[..., Tensor] = {
+BACKENDS: Backends[..., Tensor] = {
     "triton": LibraryBackend("kernels.core_context.triton", "core_context"),
     "chunked": chunked.core_context,
     "reference": reference.core_context,
@@ -70,7 +70,7 @@ def core_context(
     if (documents is None) != (core_documents is None):
         raise ValueError("documents and core_documents come together")
     view = sight(positions, group, local, documents, core_documents, s)
-    return serve("core_context", ROOMS, q, k, v, cores_k, cores_v, view, scale=scale)
+    return serve("core_context", BACKENDS, q, k, v, cores_k, cores_v, view, scale=scale)
 
 
 def flops(length: int, group: int, local: int, *, heads: int, key: int, value: int) -> int:

@@ -12,7 +12,7 @@ before them is forgotten. A token with k = 0 and g = 0 leaves the state exactly 
 o (b, t, h, v) in v's dtype and the state after the last token, at least float32.
 q may also be (b, t, r h, k), beside k (b, t, h, k): r queries read each head's memory, query i that of head i // r, and o is
 (b, t, r h, v) (grouped queries).
-chunk is the longest chunk of the chunked room, which halves it where a decay is strong; it never changes a result by more than
+chunk is the longest chunk of the chunked back end, which halves it where a decay is strong; it never changes a result by more than
 rounding.
 
 Sources: linear attention arXiv:2006.16236, gated linear attention arXiv:2312.06635 (chunked form, secondary chunks),
@@ -26,21 +26,21 @@ from torch import Tensor
 
 from kernels.backends import Backends, LibraryBackend, serve, with_step
 from kernels.decay import chunked, reference, step
-from kernels.decay.chunked import executed_flops
+from kernels.decay.cost import executed_flops, flops, strong_flops
 from kernels.decay.queries import repeated
 from kernels.decay.tiles import Gate
 from kernels.dtypes import wide
 from kernels.opaque import opaque
 
-__all__ = ["Gate", "decay", "executed_flops", "flops"]
+__all__ = ["Gate", "decay", "executed_flops", "flops", "strong_flops"]
 
-ROOMS: Backends[..., tuple[Tensor, Tensor]] = {
+BACKENDS: Backends[..., tuple[Tensor, Tensor]] = {
     "mamba_ssm": LibraryBackend("kernels.decay.mamba_ssm", "decay"),
     "fla": LibraryBackend("kernels.decay.fla", "decay"),
     "chunked": repeated(chunked.decay),
     "reference": reference.decay,
 }
-STEP = with_step(ROOMS, step.decay)
+STEP = with_step(BACKENDS, step.decay)
 
 
 def _outputs(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -64,7 +64,7 @@ def decay(
     fit(q, k, v)
     if chunk is not None and chunk < 1:
         raise ValueError(f"decay: chunk = {chunk} must be at least 1")
-    return serve("decay", STEP if v.shape[1] == 1 else ROOMS, q, k, v, g, state, bonus=bonus, reset=reset, chunk=chunk)
+    return serve("decay", STEP if v.shape[1] == 1 else BACKENDS, q, k, v, g, state, bonus=bonus, reset=reset, chunk=chunk)
 
 
 def fit(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -74,9 +74,3 @@ def fit(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise ValueError(f"decay: {queries} queries don't share the memories of {keys} keys and {heads} heads of v")
     if queries <= heads and (queries != keys or heads % queries):
         raise ValueError(f"decay: {queries} groups of q and {keys} of k don't divide {heads} heads of v")
-
-
-def flops(length: int, heads: int, k: int, v: int, *, queries: int | None = None) -> int:
-    """What the recurrence needs: a token and head writes k v^T, a token and query reads S^T q, each a multiply-add an entry of S.
-    queries: of all heads together, None = one a head."""
-    return 2 * length * (heads + (queries or heads)) * k * v

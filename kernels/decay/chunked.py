@@ -10,7 +10,6 @@ from torch import Tensor
 from kernels.decay import exact, reference
 from kernels.decay.backward import Factored
 from kernels.decay.factors import is_mild
-from kernels.decay.tiles import Gate
 from kernels.dtypes import wide
 
 CHUNK = 64  # the fastest chunk on a CPU at key and value widths of 64 to 128; a matrix product of it fills a core
@@ -33,7 +32,7 @@ def decay(
         return reference.decay(q, k, v, g, state, bonus=bonus, reset=reset)
     if g is not None and g.ndim == 4 and q.shape[2] < h:  # every head decays the scores its own way: nothing is shared in a group
         q, k = (x.repeat_interleave(h // x.shape[2], 2) for x in (q, k))
-    size = _mild_size(g, min(chunk or CHUNK, t))
+    size = mild_size(g, min(chunk or CHUNK, t))
     if size is None:
         return exact.decay(q, k, v, g, state, bonus=bonus, reset=reset, chunk=min(chunk or CHUNK, t))
     values = v if bonus is None else wide(v)
@@ -44,7 +43,7 @@ def decay(
     return o.to(v.dtype), last
 
 
-def _mild_size(g: Tensor | None, size: int) -> int | None:
+def mild_size(g: Tensor | None, size: int) -> int | None:
     """The largest of size, size / 2 .. SHORT in whose chunks every decay is mild; None if there is none."""
     while not is_mild(g, size):
         size //= 2
@@ -57,30 +56,3 @@ def _own(q: Tensor, k: Tensor, bonus: Tensor) -> Tensor:
     """(b, t, h): each token's score with itself, weighted by the bonus (h, k)."""
     n = q.shape[2]
     return torch.stack([((q * k) * u).sum(-1) for u in bonus.unflatten(0, (n, -1)).unbind(1)], -1).flatten(2)
-
-
-def executed_flops(
-    length: int,
-    heads: int,
-    k: int,
-    v: int,
-    *,
-    groups: int | None = None,
-    gate: Gate = "scalar",
-    chunk: int | None = None,
-    leaf: int | None = None,
-) -> int:
-    """Matrix products of the chunked room: scores, their product with the values, and the chunks' writes to and reads of the
-    state; one token is one step of the recurrence. `leaf` is for a vector gate too strong to be factored: its chunks are halved down
-    to leaves of that many tokens (kernels/decay/exact.py), which saves scores and fills the last chunk."""
-    if length == 1:
-        return 4 * heads * k * v
-    size = min(chunk or CHUNK, length)
-    if leaf is not None:
-        size = exact.tile(size, gate)
-        return -(-length // size) * size * heads * ((size + leaf) * k + 2 * size * v + 4 * k * v)
-    scored = heads if gate == "vector" else groups or heads
-    return sum(
-        tokens * (scored * 2 * part * k + heads * (2 * part * v + 4 * k * v))
-        for tokens, part in ((length // size * size, size), (length % size, length % size))
-    )

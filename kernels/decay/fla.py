@@ -50,7 +50,7 @@ def decay(
     reset: Tensor | None = None,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`chunk` belongs to the chunked room: each kernel here has its own."""
+    """`chunk` belongs to the chunked back end: each kernel here has its own."""
     kernels = RECURRENCES if is_short(q, k, v, g, state, bonus) else CHUNKS
     start, gates = None if state is None else state.float(), log_decays(g)
     q, k = (x.to(v.dtype).repeat_interleave(v.shape[2] // q.shape[2], 2) for x in (q, k))

@@ -1,17 +1,17 @@
-"""Several queries that read one memory, for rooms where every query has a memory of its own: keys, values and decays are repeated."""
+"""Several queries that read one memory, for back ends where every query has a memory of its own: keys, values and decays are repeated."""
 
 from collections.abc import Callable
 from functools import wraps
 
 from torch import Tensor
 
-Room = Callable[..., tuple[Tensor, Tensor]]
+Backend = Callable[..., tuple[Tensor, Tensor]]
 
 
-def repeated(room: Room) -> Room:
-    """The room, with queries that share memories allowed; all memories of a group end alike, one of each is returned."""
+def repeated(backend: Backend) -> Backend:
+    """The back end, with queries that share memories allowed; all memories of a group end alike, one of each is returned."""
 
-    @wraps(room)
+    @wraps(backend)
     def served(
         q: Tensor,
         k: Tensor,
@@ -25,12 +25,12 @@ def repeated(room: Room) -> Room:
     ) -> tuple[Tensor, Tensor]:
         queries = q.shape[2] // v.shape[2]
         if queries < 2:
-            return room(q, k, v, g, state, bonus=bonus, reset=reset, chunk=chunk)
+            return backend(q, k, v, g, state, bonus=bonus, reset=reset, chunk=chunk)
         k, v = (x.repeat_interleave(queries, 2) for x in (k, v))
         g = None if g is None else g.repeat_interleave(queries, 2)
         state = None if state is None else state.repeat_interleave(queries, 1)
         bonus = None if bonus is None else bonus.repeat_interleave(queries, 0)
-        o, after = room(q, k, v, g, state, bonus=bonus, reset=reset, chunk=chunk)
+        o, after = backend(q, k, v, g, state, bonus=bonus, reset=reset, chunk=chunk)
         return o, after[:, ::queries]
 
     return served

@@ -32,7 +32,7 @@ def within(q: Tensor, k: Tensor, v: Tensor, g: Tensor, bonus: Tensor | None, seg
     return Within(inner[..., None, :], q * enter, None, k * leave, v, carry.mT[..., None])
 
 
-def _leaf(g: Tensor) -> int:
+def mild_leaf(g: Tensor) -> int:
     """Tokens of the largest leaf that is mild in every channel of these decays (powers of 2); a meta tensor has none to look at."""
     leaf, decays = g.shape[-2], g.detach()
     while leaf > 1 and not g.is_meta and bool(decays.unflatten(-2, (-1, leaf)).sum(-2).amin() < -MILD):
@@ -43,7 +43,7 @@ def _leaf(g: Tensor) -> int:
 def _scores(q: Tensor, k: Tensor, g: Tensor, *, strict: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Scores (..., i, j), and of the decays (in powers of 2) reach: from the tile's start to each row, rest: from each
     column to the tile's end, total: of the whole tile (..., 1, k). strict: a row reads the state before its own decay and write."""
-    leaf = _leaf(g)
+    leaf = mild_leaf(g)
     q, k, g = (x.unflatten(-2, (-1, leaf)) for x in (q, k, g))  # (..., m, leaf, k)
     through = g.cumsum(-2)
     total = through[..., -1:, :]

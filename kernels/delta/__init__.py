@@ -11,7 +11,7 @@ q, k, w, a, b (b, t, h, k); v, o (b, t, h, v); beta (b, t, h); g (b, t, h) or (b
 (b, h, k, v) float32 (float64 stays), None = start of text; reset (b, t) bool, first tokens of new documents. Nothing is scaled
 and nothing normalised here: with |k| = 1 and beta in (0, 2) (for dplr: b = -rate a, |a| = 1) a state can't grow by being corrected. A
 token with k = 0 (dplr: a = b = k = 0) and a log decay of 0 leaves the state as it was. `chunk` (a power of two) is the chunk length of the
-chunked room. Everything is computed in float32 or float64, also under autocast.
+chunked back end. Everything is computed in float32 or float64, also under autocast.
 """
 
 from typing import Any
@@ -87,11 +87,11 @@ def dplr_flops(length: int, heads: int, k: int, v: int) -> int:
 
 
 def executed_flops(length: int, heads: int, k: int, v: int, *, vector: bool, chunk: int | None = None) -> int:
-    """What the chunked room of `delta` spends in matmuls; vector: g has a decay for every channel of k.
+    """What the chunked back end of `delta` spends in matmuls; vector: g has a decay for every channel of k.
     Channels that a chunk decays by more than 2^-60 cost a little less in matmuls, and more time."""
     return chunked.delta_flops(length, heads, k, v, vector=vector, chunk=chunk)
 
 
 def dplr_executed_flops(length: int, heads: int, k: int, v: int, *, chunk: int | None = None) -> int:
-    """What the chunked room of `dplr` spends in matmuls."""
+    """What the chunked back end of `dplr` spends in matmuls."""
     return chunked.dplr_flops(length, heads, k, v, chunk=chunk)

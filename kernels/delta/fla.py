@@ -63,7 +63,7 @@ def delta(
     reset: Tensor | None = None,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`chunk` belongs to the chunked room: each kernel here has its own."""
+    """`chunk` belongs to the chunked back end: each kernel here has its own."""
     short = is_short(q, k, v, g, beta, state)
     start, gates = None if state is None else state.float(), log_decays(g)
     q, k = q.to(v.dtype), k.to(v.dtype)
@@ -102,7 +102,7 @@ def dplr(
     reset: Tensor | None = None,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`chunk` belongs to the chunked room: the kernel here has its own."""
+    """`chunk` belongs to the chunked back end: the kernel here has its own."""
     short = is_short(q, w, k, v, a, b, state)
     kernel = fused_recurrent_dplr_delta_rule if short else chunk_dplr_delta_rule
     inputs = (*(x.to(v.dtype) for x in (q, k, v, a, b)), log_decays(w))

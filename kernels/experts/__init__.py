@@ -25,7 +25,7 @@ from kernels.opaque import opaque
 __all__ = ["ACTIVATIONS", "WEIGH", "Activation", "experts", "flops", "width"]
 
 WEIGH = ("output", "input")
-ROOMS: Backends[..., Tensor] = {"chunked": chunked.experts, "reference": reference.experts}
+BACKENDS: Backends[..., Tensor] = {"chunked": chunked.experts, "reference": reference.experts}
 
 
 def _outputs(x: Tensor, *_: Any, **__: Any) -> tuple[Tensor]:
@@ -48,7 +48,7 @@ def experts(
     """See the module. Returns y in x's dtype; ValueError where up and down don't fit the activation."""
     if up.shape[1] != width(activation.name, down.shape[2]):
         raise ValueError(f"experts: {activation.name} of {down.shape[2]} channels needs {width(activation.name, down.shape[2])} rows of up")
-    return serve("experts", ROOMS, x, chosen, weights, up, down, up_bias, down_bias, activation, weigh)
+    return serve("experts", BACKENDS, x, chosen, weights, up, down, up_bias, down_bias, activation, weigh)
 
 
 def flops(length: int, top_k: int, d_model: int, hidden: int, activation: str) -> int:

@@ -27,8 +27,8 @@ from kernels.opaque import opaque
 
 __all__ = ["executed_flops", "executed_select_flops", "flops", "indexed", "select", "select_flops"]
 
-SELECT_ROOMS: Backends[..., Tensor] = {"chunked": chunked.select, "reference": reference.select}
-ROOMS: Backends[..., Tensor] = {"chunked": chunked.indexed, "reference": reference.indexed}
+SELECT_BACKENDS: Backends[..., Tensor] = {"chunked": chunked.select, "reference": reference.select}
+BACKENDS: Backends[..., Tensor] = {"chunked": chunked.indexed, "reference": reference.indexed}
 
 
 def _chosen(index_q: Tensor, *_: Any, top_k: int, **__: Any) -> tuple[Tensor]:
@@ -53,7 +53,7 @@ def select(
     """See the module. Scores at least in float32."""
     view = sight(index_q.shape[1], index_k.shape[1], None, None, q_documents, k_documents, None, 0)
     with torch.autocast(index_q.device.type, enabled=False):
-        return serve("select", SELECT_ROOMS, index_q, index_k, weights, view, top_k=top_k)
+        return serve("select", SELECT_BACKENDS, index_q, index_k, weights, view, top_k=top_k)
 
 
 @opaque(_outputs, traced=0)
@@ -66,7 +66,7 @@ def indexed(
     scale: float,
 ) -> Float[Tensor, "b t h value_dim"]:
     """See the module."""
-    return serve("indexed attention", ROOMS, q, keys, chosen, value_dim=value_dim, scale=scale)
+    return serve("indexed attention", BACKENDS, q, keys, chosen, value_dim=value_dim, scale=scale)
 
 
 def select_flops(length: int, heads: int, width: int) -> int:

@@ -31,7 +31,7 @@ from kernels.opaque import opaque
 
 __all__ = ["executed_flops", "flops", "landmark"]
 
-ROOMS: Backends[..., Tensor] = {
+BACKENDS: Backends[..., Tensor] = {
     "triton": LibraryBackend("kernels.landmark.triton", "landmark"),
     "chunked": chunked.landmark,
     "reference": reference.landmark,
@@ -59,7 +59,7 @@ def landmark(
         raise ValueError(f"{h} query heads over {m} key heads, {t} queries over {s} keys: heads must divide, queries can't outnumber keys")
     if top_k is not None and top_k < 0:
         raise ValueError(f"top_k = {top_k}: must be None (all blocks) or at least 0")
-    return serve("landmark", ROOMS, q, k, v, landmarks, documents=documents, top_k=top_k, scale=scale)
+    return serve("landmark", BACKENDS, q, k, v, landmarks, documents=documents, top_k=top_k, scale=scale)
 
 
 def flops(landmarks: Sequence[bool], *, heads: int, key: int, value: int, top_k: int | None = None) -> int:

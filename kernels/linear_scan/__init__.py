@@ -73,8 +73,8 @@ def selective_scan(
     chunk: int | None = None,
 ) -> tuple[Float[Tensor, "b t c"], Float[Tensor, "b c n"]]:
     """See the module. Returns y in x's dtype and the state after it."""
-    rooms = SELECTIVE_STEP if x.shape[1] == 1 else SELECTIVE
-    return serve("selective_scan", rooms, x, dt, A, B, C, state, more=more, reset=reset, chunk=chunk)
+    backends = SELECTIVE_STEP if x.shape[1] == 1 else SELECTIVE
+    return serve("selective_scan", backends, x, dt, A, B, C, state, more=more, reset=reset, chunk=chunk)
 
 
 def flops(length: int, channels: int, states: int) -> int:

@@ -22,7 +22,7 @@ def refuses_linear_scan(
 def linear_scan(
     a: Tensor, x: Tensor, state: Tensor | None = None, *, reset: Tensor | None = None, chunk: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`chunk` belongs to the chunked room."""
+    """`chunk` belongs to the chunked back end."""
     return by_documents(_walk, (x.float(), a.float()), None if state is None else state.float(), reset)
 
 

@@ -17,7 +17,7 @@ from kernels.norm import chunked, reference
 
 __all__ = ["rms_norm"]
 
-ROOMS = {"chunked": chunked.rms_norm, "reference": reference.rms_norm}
+BACKENDS = {"chunked": chunked.rms_norm, "reference": reference.rms_norm}
 
 
 def rms_norm(
@@ -28,4 +28,4 @@ def rms_norm(
         raise ValueError(f"rms_norm: {groups} groups don't divide a width of {x.shape[-1]}")
     if torch.compiler.is_compiling():
         return reference.rms_norm(x, weight, groups=groups, eps=eps)
-    return serve("norm", ROOMS, x, weight, groups=groups, eps=eps)
+    return serve("norm", BACKENDS, x, weight, groups=groups, eps=eps)

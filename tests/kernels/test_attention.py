@@ -1,4 +1,4 @@
-"""Softmax and differential attention: the chunked room against the definition, the definition against a dense mask, and the cost."""
+"""Softmax and differential attention: the chunked back end against the definition, the definition against a dense mask, and the cost."""
 
 import itertools
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels import backend
+import kernels
 from kernels.attention import SDPA_FLOPS, attention, differential, executed_flops, flops, tiles, visible_pairs
 from tests.kernels.memory import peak
 
@@ -76,10 +76,10 @@ def error(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm().clamp(min=0.1))  # some gradients are 0
 
 
-def run(room: str, inputs: list[Tensor], weight: Tensor, call: Any) -> list[Tensor]:
+def run(backend: str, inputs: list[Tensor], weight: Tensor, call: Any) -> list[Tensor]:
     """The output and the gradient of every input."""
     inputs = [x.detach().clone().requires_grad_() for x in inputs]
-    with backend(room):
+    with kernels.backend(backend):
         o = call(*inputs)
     return [o, *torch.autograd.grad((o * weight).sum(), inputs)]
 
@@ -93,7 +93,7 @@ MORE_MASKS = [*MASKS, (5, 1), (9, 0), (6, 3)]
 @pytest.mark.parametrize(("window", "sink_tokens"), MASKS)
 @pytest.mark.parametrize("mode", ["plain", "packed", "packed by keys", "positions"])
 @pytest.mark.parametrize(("softcap", "sink_logits"), [(None, False), (1.5, True)])
-def test_rooms_agree(window: int | None, sink_tokens: int, mode: str, softcap: float | None, sink_logits: bool) -> None:
+def test_backends_agree(window: int | None, sink_tokens: int, mode: str, softcap: float | None, sink_logits: bool) -> None:
     for t, s in SIZES:
         compare(t, s, window, sink_tokens, mode, softcap, sink_logits)
 
@@ -102,13 +102,13 @@ def test_rooms_agree(window: int | None, sink_tokens: int, mode: str, softcap: f
 @pytest.mark.parametrize(("window", "sink_tokens"), MORE_MASKS)
 @pytest.mark.parametrize("mode", ["plain", "packed", "packed by keys", "positions"])
 @pytest.mark.parametrize(("softcap", "sink_logits"), [(None, False), (1.5, False), (None, True), (1.5, True)])
-def test_rooms_agree_everywhere(window: int | None, sink_tokens: int, mode: str, softcap: float | None, sink_logits: bool) -> None:
+def test_backends_agree_everywhere(window: int | None, sink_tokens: int, mode: str, softcap: float | None, sink_logits: bool) -> None:
     for t, s in SIZES + MORE_SIZES:
         compare(t, s, window, sink_tokens, mode, softcap, sink_logits)
 
 
 def compare(t: int, s: int, window: int | None, sink_tokens: int, mode: str, softcap: float | None, sink_logits: bool) -> None:
-    """The definition against the dense formula; the chunked room against the definition, values and gradients."""
+    """The definition against the dense formula; the chunked back end against the definition, values and gradients."""
     rows = mode_rows(mode, t, s)
     for width in (W, E) if mode == "plain" else (W,):
         inputs = tensors(t, s, width)
@@ -119,7 +119,7 @@ def compare(t: int, s: int, window: int | None, sink_tokens: int, mode: str, sof
             return attention(q, k, v, sink_logits=sink, **rows, **options)
 
         weight = torch.randn(B, t, M * G, width, dtype=torch.float64)
-        truth, fast = (run(room, inputs + sinks, weight, call) for room in ("reference", "chunked"))
+        truth, fast = (run(backend, inputs + sinks, weight, call) for backend in ("reference", "chunked"))
         mask = dense_mask(t, s, window, sink_tokens, rows)
         assert error(truth[0], dense(*inputs, mask, softcap, *(sinks or [None]), 0.9)) < 1e-10
         for a, b in zip(fast, truth, strict=True):
@@ -170,8 +170,8 @@ def test_differential_is_two_attentions_subtracted(window: int | None, sink_toke
             return first - mix[..., None] * second
 
         truth = run("reference", inputs, weight, two)
-        for room in ("reference", "chunked"):
-            for a, b in zip(run(room, inputs, weight, one), truth, strict=True):
+        for backend in ("reference", "chunked"):
+            for a, b in zip(run(backend, inputs, weight, one), truth, strict=True):
                 assert error(a, b) < 1e-10
 
 
@@ -181,9 +181,9 @@ def test_a_query_that_sees_nothing_gives_zero_with_finite_gradients(sink_logits:
     documents = torch.full((B, t), -1)
     documents[0, 5:] = 0
     sink = torch.randn(M * G, dtype=torch.float64) if sink_logits else None
-    for room in ("reference", "chunked"):
+    for backend in ("reference", "chunked"):
         results = run(
-            room,
+            backend,
             tensors(t, t),
             torch.ones(B, t, M * G, W, dtype=torch.float64),
             lambda q, k, v: attention(q, k, v, q_documents=documents, k_documents=documents, sink_logits=sink),
@@ -199,8 +199,8 @@ def test_float32_with_strong_scores(options: dict[str, Any]) -> None:
     q, k = 6 * q, k + k[:, :1]  # sharp rows, correlated keys
     weight = torch.randn(B, 35, M * G, W, dtype=torch.float64)
     truth = run("reference", [q, k, v], weight, lambda *x: attention(*x, **options))
-    for room in ("reference", "chunked"):
-        narrow = run(room, [x.float() for x in (q, k, v)], weight.float(), lambda *x: attention(*x, **options))
+    for backend in ("reference", "chunked"):
+        narrow = run(backend, [x.float() for x in (q, k, v)], weight.float(), lambda *x: attention(*x, **options))
         assert all(error(a, b) < 1e-5 for a, b in zip(narrow, truth, strict=True))
 
 
@@ -225,8 +225,8 @@ def test_flops_are_what_is_counted(window: int | None, sink_tokens: int) -> None
             check_differential_flops(length, where)
 
 
-def counted(room: str, call: Any) -> int:
-    with backend(room), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=SDPA_FLOPS) as counter:
+def counted(backend: str, call: Any) -> int:
+    with kernels.backend(backend), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=SDPA_FLOPS) as counter:
         call()
     return counter.get_total_flops()
 

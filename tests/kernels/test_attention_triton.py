@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import BackendError, backend
+import kernels
+from kernels import BackendError
 from kernels.attention import attention, differential, fused, tiles, visible
 from kernels.chips import Tiles
 
@@ -38,10 +39,10 @@ def rows(t: int, s: int, names: str) -> dict[str, Tensor]:
     return {name: x for name, x in given.items() if name.split("_")[1] in names or name in names}
 
 
-def results(room: str, inputs: list[Tensor], call: Any) -> list[Tensor]:
+def results(backend: str, inputs: list[Tensor], call: Any) -> list[Tensor]:
     """The output and the gradient of every input."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
-    with backend(room):
+    with kernels.backend(backend):
         o = call(*leaves)
     weight = torch.randn(o.shape, generator=torch.Generator().manual_seed(1)).to(o)
     return [o.detach(), *torch.autograd.grad((o * weight).sum(), leaves)]
@@ -139,10 +140,10 @@ def test_bfloat16(device: str) -> None:
 def test_inputs_that_are_not_contiguous_or_need_no_gradient(device: str) -> None:
     q, k, v = (x.to(device) for x in tensors(16, 16))
     strided = torch.cat([k, k], -1)[..., ::2].requires_grad_()
-    with backend("triton"):
+    with kernels.backend("triton"):
         o = attention(q, strided, v.transpose(0, 1).contiguous().transpose(0, 1), window=9)
     o.sum().backward()
-    with backend("reference"):
+    with kernels.backend("reference"):
         assert (o - attention(q, strided, v, window=9)).abs().max() < 1e-5
     assert strided.grad is not None
 
@@ -151,7 +152,7 @@ def test_what_is_refused(device: str) -> None:
     q, k, v = (x.to(device) for x in tensors(4, 4))
     wide = torch.randn(*v.shape[:3], 300, device=device)
     for given, why in (((q.double(), k.double(), v.double()), "float64"), ((q, k.half(), v), "share"), ((q, k, wide), "at most 256")):
-        with backend("triton"), pytest.raises(BackendError, match=why):
+        with kernels.backend("triton"), pytest.raises(BackendError, match=why):
             attention(*given)
 
 

@@ -1,4 +1,4 @@
-"""The room of causal-conv1d against the reference: its CUDA kernel, or what stands for it and checks layouts as it does."""
+"""The back end of causal-conv1d against the reference: its CUDA kernel, or what stands for it and checks layouts as it does."""
 
 import importlib
 import sys
@@ -17,7 +17,7 @@ B, C = 3, 8
 
 
 @pytest.fixture
-def room(device: str) -> ModuleType:
+def backend(device: str) -> ModuleType:
     pytest.importorskip("causal_conv1d")
     return importlib.import_module("kernels.conv.causal_conv1d")
 
@@ -41,17 +41,17 @@ def resets(t: int) -> Tensor:
 @pytest.mark.parametrize("packed", [False, True], ids=["one", "packed"])
 @pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
 @pytest.mark.parametrize("state", [False, True], ids=["fresh", "going on"])
-def test_conv_is_the_definition(state: bool, padded: bool, packed: bool, t: int, width: int, room: ModuleType, device: str) -> None:
+def test_conv_is_the_definition(state: bool, padded: bool, packed: bool, t: int, width: int, backend: ModuleType, device: str) -> None:
     reset = resets(t) if packed else None
     pads = torch.tensor([0, min(2, t), t]) if padded else None
     activation = "silu" if t % 2 else "none"
     given = inputs(t, width, bias=t > 1, state=state)
-    compare(room.conv, reference.conv, given, device, 1e-5, activation=activation, reset=reset, pads=pads)
+    compare(backend.conv, reference.conv, given, device, 1e-5, activation=activation, reset=reset, pads=pads)
 
 
 @pytest.mark.parametrize("before", [0, 3, 8])
 @pytest.mark.parametrize("behind", [0, 5, 8])
-def test_slices_of_wider_tensors(before: int, behind: int, room: ModuleType, device: str) -> None:
+def test_slices_of_wider_tensors(before: int, behind: int, backend: ModuleType, device: str) -> None:
     """An input within a projection, and a gradient within another's, start where the kernel may not load."""
 
     def gradients(conv: ModuleType, place: str, dtype: torch.dtype) -> list[Tensor]:
@@ -62,32 +62,32 @@ def test_slices_of_wider_tensors(before: int, behind: int, room: ModuleType, dev
         score = torch.cat([joint[..., :before], y, joint[..., before + C :]], -1).square().sum()
         return [y, *torch.autograd.grad(score, leaves)]
 
-    assert_same(gradients(room, device, torch.float32), gradients(reference, "cpu", torch.float64), 1e-5)
+    assert_same(gradients(backend, device, torch.float32), gradients(reference, "cpu", torch.float64), 1e-5)
 
 
-def test_dtypes(room: ModuleType, device: str) -> None:
+def test_dtypes(backend: ModuleType, device: str) -> None:
     """A float32 filter on bfloat16 inputs; gradients come in the dtype of what they are of."""
     given = inputs(9)
     right, last = reference.conv(*given, activation="silu")
     x, weight, bias, state = (i.float().to(device).requires_grad_() for i in given)
     half = x.detach().bfloat16().requires_grad_()
-    y, after = room.conv(half, weight, bias, state, activation="silu")
+    y, after = backend.conv(half, weight, bias, state, activation="silu")
     assert (y.dtype, after.dtype) == (torch.bfloat16, torch.float32)
     assert_same([y, after], [right, last], 0.02)
     for leaf, grad in zip((half, weight, bias, state), torch.autograd.grad(y.sum(), (half, weight, bias, state)), strict=True):
         assert leaf.dtype == grad.dtype
 
 
-def test_what_is_frozen_gets_no_gradient(room: ModuleType, device: str) -> None:
+def test_what_is_frozen_gets_no_gradient(backend: ModuleType, device: str) -> None:
     x, weight, bias, state = (i.float().to(device) for i in inputs(6))
-    y, after = room.conv(x, weight.requires_grad_(), bias, state)
+    y, after = backend.conv(x, weight.requires_grad_(), bias, state)
     assert torch.autograd.grad(y.sum(), weight)[0].shape == weight.shape
     assert not after.requires_grad
 
 
-def test_refusals(room: ModuleType, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals(backend: ModuleType, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, bias, state = (i.float().to(device) for i in inputs(3))
-    refuses = room.refuses_conv
+    refuses = backend.refuses_conv
     assert refuses(x, weight, bias, state) is None
     assert "width 5 is not one of causal-conv1d's 2, 3, 4" in refuses(x, weight.new_zeros(C, 5))
     assert "9 channels" in refuses(x.new_zeros(B, 3, 9), weight.new_zeros(9, 4))
@@ -96,7 +96,7 @@ def test_refusals(room: ModuleType, device: str, monkeypatch: pytest.MonkeyPatch
     assert refuses(x.cpu(), weight) == "tensors on cpu need a GPU here"
 
 
-def test_by_name(room: ModuleType, device: str) -> None:
+def test_by_name(backend: ModuleType, device: str) -> None:
     given = [i.float().to(device) for i in inputs(5)]
     with kernels.backend("causal_conv1d"):
         assert_same(conv(*given), reference.conv(*given), 1e-5)

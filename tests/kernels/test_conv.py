@@ -1,4 +1,4 @@
-"""Short convolution and token shift: the rooms against each other, against torch's Conv1d, packed, padded and in pieces."""
+"""Short convolution and token shift: the back ends against each other, against torch's Conv1d, packed, padded and in pieces."""
 
 from collections.abc import Iterator
 
@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels import backend
+import kernels
 from kernels.conv import chunked, conv, flops, previous
 
 B, C, W = 3, 5, 4  # pairwise different
-ROOMS = ("reference", "chunked")
+BACKENDS = ("reference", "chunked")
 
 
 @pytest.fixture(autouse=True)
@@ -44,16 +44,16 @@ def pads(t: int) -> Tensor:
     return torch.tensor([0, min(2, t), t])
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("width", [2, W])
 @pytest.mark.parametrize("t", [1, 2, 3, 9])
-def test_conv_is_conv1d_after_the_state(room: str, t: int, width: int) -> None:
+def test_conv_is_conv1d_after_the_state(backend: str, t: int, width: int) -> None:
     """Values and every gradient; the state goes before the piece."""
     tensors = inputs(t, width)
     weights = torch.randn(B, t, C, dtype=torch.float64), torch.randn(B, width - 1, C, dtype=torch.float64)
 
     mine = [i.clone().requires_grad_() for i in tensors]
-    with backend(room):
+    with kernels.backend(backend):
         y, after = conv(*mine)
     grads = torch.autograd.grad((y * weights[0]).sum() + (after * weights[1]).sum(), mine)
 
@@ -70,7 +70,7 @@ def test_conv_is_conv1d_after_the_state(room: str, t: int, width: int) -> None:
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("t", [1, 2, 3, 4, 9])
-def test_rooms_agree(t: int, padded: bool, packed: bool, with_state: bool) -> None:
+def test_backends_agree(t: int, padded: bool, packed: bool, with_state: bool) -> None:
     compare(t, padded, packed, with_state, "silu" if t % 2 else "none")
 
 
@@ -93,16 +93,16 @@ def test_what_a_compiler_gets_agrees(packed: bool, with_state: bool, monkeypatch
 
 
 def compare(t: int, padded: bool, packed: bool, with_state: bool, activation: str, bias: bool = True) -> None:
-    """Values, the state after and every gradient, the state's too, in both rooms."""
+    """Values, the state after and every gradient, the state's too, in both back ends."""
     x, weight, b, start = inputs(t)
     places = {0: x, 1: weight, **({2: b} if bias else {}), **({3: start} if with_state else {})}
     options = {"reset": resets(t) if packed else None, "pads": pads(t) if padded else None, "activation": activation}
     real = (torch.arange(t) >= (pads(t) if padded else torch.zeros(B))[:, None])[..., None]  # outputs at padding are free
     weights = torch.randn(B, t, C, dtype=torch.float64) * real, torch.randn(B, W - 1, C, dtype=torch.float64)
     results = []
-    for room in ROOMS:
+    for backend in BACKENDS:
         leaves = {i: tensor.clone().requires_grad_() for i, tensor in places.items()}
-        with backend(room):
+        with kernels.backend(backend):
             y, state = conv(*(leaves.get(i) for i in range(4)), **options)
         grads = torch.autograd.grad((y * weights[0]).sum() + (state * weights[1]).sum(), list(leaves.values()))
         results.append([y * real, state, *grads])
@@ -146,11 +146,11 @@ def test_an_unknown_activation_is_an_error() -> None:
         conv(*inputs(2), activation="relu")
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_pieces_are_the_whole(room: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pieces_are_the_whole(backend: str) -> None:
     x, weight, bias, state = inputs(11)
     reset = resets(11)
-    with backend(room):
+    with kernels.backend(backend):
         whole, last = conv(x, weight, bias, state, reset=reset)
         for sizes in ([4, 1, 6], [1] * 11):
             out, now = [], state
@@ -161,21 +161,21 @@ def test_pieces_are_the_whole(room: str) -> None:
             assert error(now, last) < 1e-12
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_packed_documents_are_each_alone(room: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_packed_documents_are_each_alone(backend: str) -> None:
     x, weight, bias, _ = inputs(9)
     reset = torch.zeros(B, 9, dtype=torch.bool)
     reset[:, [2, 3, 7]] = True
-    with backend(room):
+    with kernels.backend(backend):
         y, state = conv(x, weight, bias, reset=reset)
         alone = [conv(part, weight, bias) for part in x.split([2, 1, 4, 2], 1)]
     assert error(y, torch.cat([part for part, _ in alone], 1)) < 1e-12
     assert torch.equal(state, alone[-1][1])
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("packed", [False, True])
-def test_pads_in_mid_stream_change_nothing(room: str, packed: bool) -> None:
+def test_pads_in_mid_stream_change_nothing(backend: str, packed: bool) -> None:
     """Each row of a padded piece goes on as if its padding were not there, whatever the padding holds."""
     t = 6
     x, weight, bias, state = inputs(t)
@@ -183,7 +183,7 @@ def test_pads_in_mid_stream_change_nothing(room: str, packed: bool) -> None:
     if packed:
         reset[0, 4] = reset[1, 2] = True  # row 1: at its first real token
     for before in (state, None):
-        with backend(room):
+        with kernels.backend(backend):
             y, after = conv(x, weight, bias, before, reset=reset if packed else None, pads=pads(t))
             for row, skip in enumerate(pads(t).tolist()):
                 one = slice(row, row + 1)
@@ -212,8 +212,8 @@ def test_dtypes() -> None:
     """y is of x's dtype, the state is float32 or float64; bfloat16 stays close to float64."""
     x, weight, bias, state = inputs(9)
     exact, _ = conv(x, weight, bias, state)
-    for room in ROOMS:
-        with backend(room):
+    for backend in BACKENDS:
+        with kernels.backend(backend):
             y, after = conv(x.float(), weight.float(), bias.float(), state.float())
             assert (y.dtype, after.dtype) == (torch.float32, torch.float32)
             assert error(y.double(), exact) < 1e-6
@@ -242,18 +242,18 @@ def test_autocast(activation: str) -> None:
 @pytest.mark.parametrize("t", [1, 9])
 def test_cost_is_what_is_spent(t: int) -> None:
     x, weight, bias, state = inputs(t)
-    for room, expected in (("reference", flops(t, C, W)), ("chunked", 0)):
-        with backend(room), FlopCounterMode(display=False) as counter:
+    for backend, expected in (("reference", flops(t, C, W)), ("chunked", 0)):
+        with kernels.backend(backend), FlopCounterMode(display=False) as counter:
             conv(x[:1], weight, bias, state[:1])
         assert counter.get_total_flops() == expected
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_conv_is_that_of_transformers(room: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_conv_is_that_of_transformers(backend: str) -> None:
     """Mamba's convolution with its SiLU, whole and as one step from a state."""
     modeling = pytest.importorskip("transformers.models.mamba.modeling_mamba")
     x, weight, bias, state = (i.float() for i in inputs(9))
-    with backend(room):
+    with kernels.backend(backend):
         y, after = conv(x, weight, bias, activation="silu")
         step, _ = conv(x[:, :1], weight, bias, state, activation="silu")
     theirs = modeling.causal_conv1d_fn(x.transpose(1, 2), weight, bias, activation="silu").transpose(1, 2)

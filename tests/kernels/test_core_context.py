@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels import backend
+import kernels
 from kernels.core_context import boundary, core_context, executed_flops, flops, pool, pool_flops
 from kernels.core_context.chunked import TILE
 from kernels.core_context.sight import sight
@@ -46,10 +46,10 @@ def packed(s: int, group: int, local: int) -> Call:
     return Call([*call.tensors[:3], *cores], positions, {**call.options, "documents": documents, "core_documents": owners})
 
 
-def run(room: str, call: Call) -> list[Tensor]:
+def run(backend: str, call: Call) -> list[Tensor]:
     """The output and the gradient of every tensor."""
     leaves = [x.clone().requires_grad_() for x in call.tensors]
-    with backend(room):
+    with kernels.backend(backend):
         o = core_context(*leaves, call.positions, **call.options)  # type: ignore[arg-type]
     weight = torch.randn(o.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(o.dtype)
     return [o.detach(), *torch.autograd.grad((o * weight).sum(), leaves)]
@@ -106,10 +106,10 @@ def test_flops_are_what_is_spent() -> None:
     for s, group, local in ((1, 4, 8), (67, 4, 8), (300, 3, 9), (140, 4, 512)):
         made = plain(s, s, group, local)
         tensors = [x[:1] for x in made.tensors]
-        for room, count in (("reference", flops(s, group, local, **sizes)), ("chunked", executed_flops(s, group, local, **sizes))):
-            with backend(room), FlopCounterMode(display=False) as counter:
+        for backend, count in (("reference", flops(s, group, local, **sizes)), ("chunked", executed_flops(s, group, local, **sizes))):
+            with kernels.backend(backend), FlopCounterMode(display=False) as counter:
                 core_context(*tensors, made.positions[:1], group=group, local=local)
-            assert counter.get_total_flops() == count, (s, room)
+            assert counter.get_total_flops() == count, (s, backend)
 
 
 def test_pooling_flops_are_what_is_spent() -> None:
@@ -134,12 +134,12 @@ def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2)
 
 
-@pytest.mark.parametrize("room", ["chunked", "reference"])
-def test_groups_of_one_and_a_long_local_part_are_causal_attention(room: str) -> None:
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_groups_of_one_and_a_long_local_part_are_causal_attention(backend: str) -> None:
     made = plain(30, 30, 1, 5)
     q, k, v = made.tensors[:3]
     cores = pool(q, k[:, :, None], v[:, :, None])
-    with backend(room):
+    with kernels.backend(backend):
         assert torch.allclose(core_context(q, k, v, *cores, made.positions, group=1, local=5), causal(q, k, v))
         assert torch.allclose(core_context(*made.tensors, made.positions, group=2, local=30), causal(q, k, v))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import backend
+import kernels
 from kernels.backends import BackendError
 from kernels.core_context import core_context
 
@@ -34,11 +34,11 @@ def packed(s: int, group: int, local: int) -> dict[str, object]:
     }
 
 
-def results(room: str, call: dict[str, object], device: str, dtype: torch.dtype) -> list[Tensor]:
+def results(backend: str, call: dict[str, object], device: str, dtype: torch.dtype) -> list[Tensor]:
     """The output and the gradient of every tensor."""
     moved = {name: x.to(device) if isinstance(x, Tensor) else x for name, x in call.items()}
     leaves = {name: x.to(dtype).requires_grad_() for name, x in moved.items() if isinstance(x, Tensor) and name not in NAMES}
-    with backend(room):
+    with kernels.backend(backend):
         o = core_context(**{**moved, **leaves})  # type: ignore[arg-type]
     weight = torch.randn(o.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(o)
     return [o.detach(), *torch.autograd.grad((o * weight).sum(), list(leaves.values()))]

@@ -1,4 +1,4 @@
-"""decay: the chunked room against the definition, values, final state and every gradient; its FLOPs; its promises."""
+"""decay: the chunked back end against the definition, values, final state and every gradient; its FLOPs; its promises."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import kernels
-from kernels.decay import chunked, decay, executed_flops, flops, spans
+from kernels.decay import chunked, cost, decay, executed_flops, flops, spans, strong_flops
 
 CHUNK = 8
 LENGTHS = (1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 2)
@@ -55,11 +55,11 @@ def inputs(
     }
 
 
-def results(room: str, given: Inputs, reset: Tensor | None, dtype: torch.dtype) -> dict[str, Tensor]:
+def results(backend: str, given: Inputs, reset: Tensor | None, dtype: torch.dtype) -> dict[str, Tensor]:
     """Outputs and gradients of a fixed random functional of them."""
     args = {name: None if x is None else x.to(dtype).requires_grad_() for name, x in given.items()}
     bonus = args.pop("bonus")
-    with kernels.backend(room):
+    with kernels.backend(backend):
         o, state = decay(**args, bonus=bonus, reset=reset, chunk=CHUNK)
     torch.manual_seed(1)
     score = sum((x * torch.randn(x.shape, dtype=torch.float64).to(dtype)).sum() for x in (o, state))
@@ -139,9 +139,9 @@ def test_only_what_is_asked_for(gate: str) -> None:
     q, k, v, g = (inputs(19, gate)[name] for name in ("q", "k", "v", "g"))
     for which in (0, 1):
         grads = []
-        for room in ("reference", "chunked"):
+        for backend in ("reference", "chunked"):
             leaves = [x.mT.contiguous().mT.requires_grad_() for x in (k, v)]
-            with kernels.backend(room):
+            with kernels.backend(backend):
                 result = decay(q, *leaves, g, chunk=CHUNK)[which]
             grads.append(torch.autograd.grad(result.square().sum(), leaves, allow_unused=True))
         for right, got in zip(*grads, strict=True):
@@ -164,13 +164,13 @@ def test_autocast_leaves_it_alone(gate: str) -> None:
     assert torch.equal(o, decay(q, k, v, g, chunk=CHUNK)[0])
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
 @pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
-def test_pieces_carry_the_state(room: str, gate: str) -> None:
+def test_pieces_carry_the_state(backend: str, gate: str) -> None:
     x = inputs(21, gate, bonus=True)
     q, k, v, g, state, bonus = (x[name] for name in NAMES)
     reset = resets(21)
-    with kernels.backend(room):
+    with kernels.backend(backend):
         whole, final = decay(q, k, v, g, state, bonus=bonus, reset=reset, chunk=CHUNK)
         parts = []
         for a, b in ((0, 1), (1, 12), (12, 13), (13, 21)):
@@ -197,12 +197,12 @@ def test_many_steps_do_not_drift(gate: str) -> None:
     assert (state - final).norm() / final.norm() < 1e-5
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
 @pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
-def test_a_token_without_key_and_gate_leaves_the_state(room: str, gate: str) -> None:
+def test_a_token_without_key_and_gate_leaves_the_state(backend: str, gate: str) -> None:
     x = inputs(5, gate)
     g = None if x["g"] is None else torch.zeros_like(x["g"])
-    with kernels.backend(room):
+    with kernels.backend(backend):
         _, state = decay(x["q"], torch.zeros_like(x["k"]), x["v"], g, x["state"])
     assert torch.equal(state, x["state"])
 
@@ -217,13 +217,34 @@ def test_flops_are_what_runs(gate: str, t: int) -> None:
     for strong in (False, True):
         if strong and gate == "vector":
             given["g"], leaf = given["g"] - 100, 1
-        for room, expected in (
+        for backend, expected in (
             ("reference", flops(t, h, k, v)),
             ("chunked", executed_flops(t, h, k, v, groups=n, gate=gate, leaf=leaf)),
         ):
-            with kernels.backend(room), FlopCounterMode(display=False) as counter:
+            with kernels.backend(backend), FlopCounterMode(display=False) as counter:
                 decay(**given)
             assert counter.get_total_flops() == expected
+
+
+@pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
+@pytest.mark.parametrize("t", [1, 9, 33, 64, 130])
+@pytest.mark.parametrize("queries", [None, 8])
+def test_flops_follow_the_decays(gate: str, t: int, queries: int | None) -> None:
+    """Of decays from mild ones to those that no chunk can factor, by equality: in shorter chunks, in leaves, never above the most."""
+    n, heads = (2 if queries is None else 4), queries or 4
+    given = inputs(t, gate, b=1, n=n, queries=queries)
+    given.pop("bonus")
+    sizes, shared = (t, heads, 5, 7), {"groups": n if queries is None else None, "gate": gate}
+    most, cuts = executed_flops(*sizes, **shared, leaf=cost.exact.tile(min(64, t), gate)), set()
+    for scale in (0.01, 4, 12, 20, 100):
+        g = None if given["g"] is None else given["g"] * scale
+        cuts.add(cost.chunks(g, t))
+        with kernels.backend("chunked"), FlopCounterMode(display=False) as counter:
+            decay(**given | {"g": g})
+        spent = executed_flops(*sizes, **shared) + strong_flops(**given | {"g": g})
+        assert counter.get_total_flops() == spent <= most
+    assert len(cuts) >= (1 if gate == "none" or t == 1 else 2 if t < 64 else 3)
+    assert gate != "scalar" or t == 1 or spent == most
 
 
 def alone(given: Inputs, queries: int) -> Inputs:
@@ -251,13 +272,13 @@ def test_queries_that_share_a_memory_read_what_each_would_read_alone(gate: str, 
 @pytest.mark.parametrize("gate", ["none", "scalar", "vector"])
 @pytest.mark.parametrize("t", [1, 9, 130])
 def test_flops_of_queries_that_share_a_memory(gate: str, t: int) -> None:
-    """The definition writes a memory once, the chunked room once a query."""
+    """The definition writes a memory once, the chunked back end once a query."""
     given = inputs(t, gate, b=1, n=2, h=2, queries=6)
     given.pop("bonus")
     needed = 2 * t * (2 + 6) * 5 * 7
     assert flops(t, 2, 5, 7, queries=6) == needed
-    for room, expected in (("reference", needed), ("chunked", executed_flops(t, 6, 5, 7, gate=gate))):
-        with kernels.backend(room), FlopCounterMode(display=False) as counter:
+    for backend, expected in (("reference", needed), ("chunked", executed_flops(t, 6, 5, 7, gate=gate))):
+        with kernels.backend(backend), FlopCounterMode(display=False) as counter:
             decay(**given)
         assert counter.get_total_flops() == expected
 

@@ -112,8 +112,8 @@ def test_the_decay_of_a_window_is_exact_far_into_a_text() -> None:
 @pytest.mark.parametrize("t", [1, 9, 130])
 def test_a_window_costs_two_decays(gate: str, t: int) -> None:
     given = {name: x for name, x in inputs(t, gate, b=1).items() if name not in ("bonus", "state")}
-    for room, expected in (("reference", flops(t, 4, 5, 7)), ("chunked", executed_flops(t, 4, 5, 7, groups=2, gate=gate))):
-        with kernels.backend(room), FlopCounterMode(display=False) as counter:
+    for backend, expected in (("reference", flops(t, 4, 5, 7)), ("chunked", executed_flops(t, 4, 5, 7, groups=2, gate=gate))):
+        with kernels.backend(backend), FlopCounterMode(display=False) as counter:
             window(**given, size=SIZE)
         assert counter.get_total_flops() == 2 * expected
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels import backend
+import kernels
 from kernels import delta as kernel
 from kernels.delta import chunked, chunks, reference
 from kernels.delta.triangular import inverse
@@ -42,10 +42,12 @@ def arguments(kind: str, t: int, *, decay: float = 1.0, alike: float = 0.0) -> l
     return [q, key, v, g, 2 * rand(B, t, H), state]
 
 
-def results(room: ModuleType, kind: str, args: list[Tensor | None], reset: Tensor | None, dtype: torch.dtype, chunk: int) -> list[Tensor]:
+def results(
+    backend: ModuleType, kind: str, args: list[Tensor | None], reset: Tensor | None, dtype: torch.dtype, chunk: int
+) -> list[Tensor]:
     """o, the last state and the gradients of every argument, the state included."""
     args = [None if a is None else a.to(dtype).requires_grad_() for a in args]
-    o, s = (room.dplr if kind == "dplr" else room.delta)(*args, reset=reset, chunk=chunk)
+    o, s = (backend.dplr if kind == "dplr" else backend.delta)(*args, reset=reset, chunk=chunk)
     weights = [torch.linspace(-1, 1, x.numel(), dtype=torch.float64).cos().view(x.shape).to(dtype) for x in (o, s)]
     loss = (o * weights[0]).sum() + (s * weights[1]).sum()
     return [o, s, *torch.autograd.grad(loss, [a for a in args if a is not None])]
@@ -151,8 +153,8 @@ def test_flops_are_counted_exactly(kind: str, t: int) -> None:
     else:
         vector = kind == "vector"
         run, needed, spent = kernel.delta, kernel.flops(t, H, K, V), kernel.executed_flops(t, H, K, V, vector=vector)
-    for room, expected in (("reference", needed), ("chunked", spent)):
-        with backend(room), FlopCounterMode(display=False) as counter:
+    for backend, expected in (("reference", needed), ("chunked", spent)):
+        with kernels.backend(backend), FlopCounterMode(display=False) as counter:
             run(*args)
         assert counter.get_total_flops() == B * expected
 
@@ -183,11 +185,11 @@ def test_inverse_is_that_of_a_triangular_solve(c: int) -> None:
 
 
 @pytest.mark.parametrize("kind", GATES)
-@pytest.mark.parametrize("room", ["reference", "chunked"])
-def test_naive_functions_of_fla(kind: str, room: str) -> None:
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
+def test_naive_functions_of_fla(kind: str, backend: str) -> None:
     args = [None if a is None else a.float().requires_grad_() for a in arguments(kind, 40)]
     swap = lambda x: x.transpose(1, 2)  # noqa: E731
-    with backend(room):
+    with kernels.backend(backend):
         ours = (kernel.dplr if kind == "dplr" else kernel.delta)(*args)
     theirs = _fla(kind, args)
     if kind in ("none", "dplr"):

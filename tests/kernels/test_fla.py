@@ -1,4 +1,4 @@
-"""The rooms of flash-linear-attention against the references, on a GPU or under Triton's interpreter; what they refuse."""
+"""The back ends of flash-linear-attention against the references, on a GPU or under Triton's interpreter; what they refuse."""
 
 import ast
 import importlib
@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from kernels import BackendError, backend, decay, delta, linear_scan
+import kernels
+from kernels import BackendError, decay, delta, linear_scan
 from kernels.backends import LibraryBackend
 from kernels.decay import reference as decay_reference
 from kernels.flash_linear_attention import SHORT, by_documents
@@ -92,7 +93,7 @@ class Case(NamedTuple):
     chunk: int = 64
     slowly: bool = False  # one program of the interpreter for each token
 
-    def room(self, name: str) -> Operation:
+    def backend(self, name: str) -> Operation:
         """Of a bonus that is an argument like the others."""
         function = getattr(importlib.import_module(f"kernels.{self.folder}.{name}"), self.operation)
         return function if self.operation != "decay" else lambda *args, **options: function(*args[:5], bonus=args[5], **options)
@@ -115,7 +116,7 @@ CASES = {
 EXPANDED = ("decay bonus", "decay scalar bonus")  # to the gates of "decay vector bonus"
 COSTLY = ("decay vector", "decay vector bonus", "delta vector")  # seconds and more
 KERNELS = [pytest.param(name, marks=slow) if name in COSTLY else name for name in CASES if name not in EXPANDED]
-OPERATIONS = {"decay": decay.ROOMS, "delta": delta.DELTA, "dplr": delta.DPLR, "linear_scan": linear_scan.LINEAR}
+OPERATIONS = {"decay": decay.BACKENDS, "delta": delta.DELTA, "dplr": delta.DPLR, "linear_scan": linear_scan.LINEAR}
 
 
 @contextmanager
@@ -151,7 +152,7 @@ def held_to_reference(name: str, t: int, device: str, *, strong: bool, packed: b
     given = case.make(t, strong)
     if device == "cuda":
         skip_where_triton_miscompiles(case, given)
-    compare(case.room("fla"), case.room("reference"), given, device, tolerance, reset=resets(t) if packed else None)
+    compare(case.backend("fla"), case.backend("reference"), given, device, tolerance, reset=resets(t) if packed else None)
 
 
 def skip_where_triton_miscompiles(case: Case, given: list[Tensor | None]) -> None:
@@ -190,15 +191,15 @@ def test_without_a_start_state(name: str, packed: bool, library: None, device: s
     case, t = CASES[name], 5
     given = case.make(t, False)
     given[case.start] = None
-    compare(case.room("fla"), case.room("reference"), given, device, reset=resets(t) if packed else None)
+    compare(case.backend("fla"), case.backend("reference"), given, device, reset=resets(t) if packed else None)
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_in_bfloat16(name: str, library: None, device: str) -> None:
     case = CASES[name]
     given = [None if x is None else x.bfloat16() for x in case.make(SHORT + 4, False)]
-    right = results(case.room("reference"), [None if x is None else x.double() for x in given])
-    got = results(case.room("fla"), given, device=device, dtype=torch.bfloat16)
+    right = results(case.backend("reference"), [None if x is None else x.double() for x in given])
+    got = results(case.backend("fla"), given, device=device, dtype=torch.bfloat16)
     assert got[1].dtype == torch.float32
     assert_same(got, right, 3e-2)
 
@@ -207,13 +208,13 @@ def test_in_bfloat16(name: str, library: None, device: str) -> None:
 def test_goes_on_token_by_token(name: str, library: None, device: str) -> None:
     case, t = CASES[name], 8
     given, reset = case.make(t, False), resets(t)
-    right = case.room("reference")(*given, reset=reset)
+    right = case.backend("reference")(*given, reset=reset)
     low = [None if x is None else x.to(device, torch.float32) for x in given]
     along = [x is not None and x.ndim > 1 and x.shape[:2] == (B, t) for x in low]
-    out, room = [], case.room("fla")
+    out, backend = [], case.backend("fla")
     for i in range(t):
         now = [x[:, i : i + 1] if moves and x is not None else x for x, moves in zip(low, along, strict=True)]
-        o, low[case.start] = room(*now, reset=reset[:, i : i + 1].to(device))
+        o, low[case.start] = backend(*now, reset=reset[:, i : i + 1].to(device))
         out.append(o)
     assert_same([torch.cat(out, 1), low[case.start]], right, TOLERANCE[device])  # type: ignore[list-item]
 
@@ -224,14 +225,14 @@ def test_reads_views_and_trains_the_state_alone(name: str, library: None, device
     given = case.make(t, False)
     given[1] = given[1].transpose(0, 1).contiguous().transpose(0, 1)  # type: ignore[union-attr]
 
-    def gradient(room: Operation, where: str, dtype: torch.dtype) -> Tensor:
+    def gradient(backend: Operation, where: str, dtype: torch.dtype) -> Tensor:
         moved = [None if x is None else x.to(where, dtype) for x in given]
         start = moved[case.start].requires_grad_()  # type: ignore[union-attr]
-        _, final = room(*moved)
+        _, final = backend(*moved)
         return torch.autograd.grad(final.square().sum(), start)[0]
 
-    right = gradient(case.room("reference"), "cpu", torch.float64)
-    assert_same([gradient(case.room("fla"), device, torch.float32)], [right], TOLERANCE[device])
+    right = gradient(case.backend("reference"), "cpu", torch.float64)
+    assert_same([gradient(case.backend("fla"), device, torch.float32)], [right], TOLERANCE[device])
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ("linear_scan", *EXPANDED)])
@@ -242,14 +243,14 @@ def test_a_token_of_nothing_leaves_the_state(name: str, t: int, library: None, d
     nothing = {"decay": (1, 3), "delta": (1, 3), "dplr": (1, 2, 4, 5)}[case.operation]
     for i in nothing:
         given[i] = None if given[i] is None else torch.zeros_like(given[i])  # type: ignore[arg-type]
-    _, final = case.room("fla")(*given)
+    _, final = case.backend("fla")(*given)
     assert torch.equal(final, given[case.start])
 
 
 def test_wide_keys_of_a_scalar_gate(library: None, device: str) -> None:
     given = [rand(1, 3, 1, 272), rand(1, 3, 1, 272), rand(1, 3, 1, 24), log_decays(False, 1, 3, 1), rand(1, 1, 272, 24), None]
     case = CASES["decay scalar"]
-    compare(case.room("fla"), case.room("reference"), given, device)
+    compare(case.backend("fla"), case.backend("reference"), given, device)
 
 
 def test_refuses(library: None, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,8 +280,8 @@ def test_refuses(library: None, device: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_by_name(library: None, device: str) -> None:
     given = [x.to(device, torch.float32) for x in scan_inputs(5, False) if x is not None]
-    with backend("fla"):
-        assert_same(linear_scan.linear_scan(*given), CASES["linear_scan"].room("reference")(*given), TOLERANCE[device])
+    with kernels.backend("fla"):
+        assert_same(linear_scan.linear_scan(*given), CASES["linear_scan"].backend("reference")(*given), TOLERANCE[device])
         with pytest.raises(BackendError, match="no kernels for float64"):
             linear_scan.linear_scan(*(x.double() for x in given))
 
@@ -320,7 +321,7 @@ def test_documents_are_sequences(start: bool, t: int) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_auto_on_a_cpu_asks_no_guest(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_on_a_cpu_asks_no_library(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError
 
@@ -332,7 +333,7 @@ def test_auto_on_a_cpu_asks_no_guest(name: str, monkeypatch: pytest.MonkeyPatch)
     getattr({"decay": decay, "delta": delta, "linear_scan": linear_scan}[case.folder], case.operation)(*given, **options)
 
 
-def test_each_room_of_the_library_is_tested_and_registered() -> None:
+def test_each_backend_of_the_library_is_tested_and_registered() -> None:
     root = Path(decay.__file__).parents[1]
     written = {
         (path.parent.name, node.name.removeprefix("refuses_"))
@@ -342,6 +343,6 @@ def test_each_room_of_the_library_is_tested_and_registered() -> None:
     }
     assert written == {(case.folder, case.operation) for case in CASES.values()}
     for folder, operation in written:
-        rooms = list(OPERATIONS[operation])
+        backends = list(OPERATIONS[operation])
         assert OPERATIONS[operation]["fla"] == LibraryBackend(f"kernels.{folder}.fla", operation)
-        assert rooms.index("fla") < rooms.index("chunked")
+        assert backends.index("fla") < backends.index("chunked")

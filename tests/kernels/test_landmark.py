@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels import backend
+import kernels
 from kernels.landmark import executed_flops, flops, landmark
 from kernels.landmark.layout import TILE
 from tests.kernels.memory import peak
@@ -28,10 +28,10 @@ def packed(s: int) -> Tensor:
     return torch.stack([(index >= s // 5).long() + (index >= s // 2).long() - 1, (index >= s // 3).long()])
 
 
-def run(room: str, inputs: list[Tensor], marks: Tensor, **options: object) -> list[Tensor]:
+def run(backend: str, inputs: list[Tensor], marks: Tensor, **options: object) -> list[Tensor]:
     """The output and the gradients of q, k and v."""
     leaves = [x.clone().requires_grad_() for x in inputs]
-    with backend(room):
+    with kernels.backend(backend):
         o = landmark(*leaves, marks, **options)  # type: ignore[arg-type]
     weight = torch.randn(o.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(o.dtype)
     return [o.detach(), *torch.autograd.grad((o * weight).sum(), leaves)]
@@ -50,7 +50,7 @@ def worst(found: list[Tensor], expected: list[Tensor]) -> float:
 def test_tiles_equal_the_definition(t: int, s: int, top_k: int | None, layout: str) -> None:
     marks, documents = (regular(s), None) if layout == "one document" else (torch.rand(B, s) < 0.2, packed(s))
     inputs = tensors(t, s, spread=3.0)
-    chunked, reference = (run(room, inputs, marks, documents=documents, top_k=top_k) for room in ("chunked", "reference"))
+    chunked, reference = (run(backend, inputs, marks, documents=documents, top_k=top_k) for backend in ("chunked", "reference"))
     assert worst(chunked, reference) < 1e-12
 
 
@@ -70,32 +70,32 @@ def test_flops_are_what_is_spent(top_k: int | None) -> None:
         marks = regular(s)[:1]
         sizes = {"heads": M * G, "key": E, "value": F}
         expected = {"reference": flops(marks[0].tolist(), **sizes, top_k=top_k), "chunked": executed_flops(marks[0].tolist(), **sizes)}
-        for room, count in expected.items():
-            with backend(room), FlopCounterMode(display=False) as counter:
+        for backend, count in expected.items():
+            with kernels.backend(backend), FlopCounterMode(display=False) as counter:
                 landmark(q, k, v, marks, top_k=top_k)
-            assert counter.get_total_flops() == count, (s, room)
+            assert counter.get_total_flops() == count, (s, backend)
 
 
-@pytest.mark.parametrize("room", ["chunked", "reference"])
-def test_weights_sum_to_one_and_skip_landmark_values(room: str) -> None:
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_weights_sum_to_one_and_skip_landmark_values(backend: str) -> None:
     s = 23
     q, k, v = tensors(s, s)
     marks = regular(s)
-    with backend(room):
+    with kernels.backend(backend):
         assert torch.allclose(landmark(q, k, torch.ones_like(v), marks), torch.ones(B, s, M * G, F, dtype=torch.float64))
         changed = v.masked_fill(marks[..., None, None], 1e6)
         assert torch.equal(landmark(q, k, changed, marks), landmark(q, k, v, marks))
 
 
-@pytest.mark.parametrize("room", ["chunked", "reference"])
-def test_top_k_reads_the_best_blocks_and_the_earlier_of_equal_ones(room: str) -> None:
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_top_k_reads_the_best_blocks_and_the_earlier_of_equal_ones(backend: str) -> None:
     s = 17  # blocks 0-4, 5-9, 10-14 and an open one
     q, k, v = tensors(s, s)
     marks = regular(s)
     k[:, [4, 14]] = q[:, -1:, ::G].repeat(1, 2, 1, 1) * 9  # the landmarks of the first and the third block tie at the top
     k[:, 9] = -k[:, 4]
     q = q[:, -1:, ::G].repeat_interleave(G, 2)
-    with backend(room):
+    with kernels.backend(backend):
         one = landmark(q, k, v, marks, top_k=1)
         alone = landmark(q, k[:, [*range(5), 15, 16]], v[:, [*range(5), 15, 16]], marks[:, [*range(5), 15, 16]])
         assert torch.allclose(one, alone)
@@ -103,12 +103,12 @@ def test_top_k_reads_the_best_blocks_and_the_earlier_of_equal_ones(room: str) ->
         assert not torch.allclose(landmark(q, k, v, marks, top_k=2), one)
 
 
-@pytest.mark.parametrize("room", ["chunked", "reference"])
-def test_a_query_that_sees_nothing_gives_zero_and_finite_gradients(room: str) -> None:
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_a_query_that_sees_nothing_gives_zero_and_finite_gradients(backend: str) -> None:
     inputs = tensors(6, 6)
     marks = torch.tensor([[True, False, True, True, False, False]] * B)
     documents = torch.tensor([[0] * 6, [-1, -1, 0, 0, 1, 1]])
-    o, *gradients = run(room, inputs, marks, documents=documents)
+    o, *gradients = run(backend, inputs, marks, documents=documents)
     assert not o[0, 0].any()
     assert not o[1, :3].any()
     assert o[0, 1].any()

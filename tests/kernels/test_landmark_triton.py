@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import backend
+import kernels
 from kernels.backends import BackendError
 from kernels.landmark import landmark
 from kernels.landmark.cells import choose, find
@@ -18,10 +18,10 @@ def tensors(t: int, s: int, b: int, m: int, g: int) -> list[Tensor]:
     return [torch.randn(*shape, dtype=torch.float64) for shape in shapes]
 
 
-def results(room: str, given: list[Tensor], marks: Tensor, **options: object) -> list[Tensor]:
+def results(backend: str, given: list[Tensor], marks: Tensor, **options: object) -> list[Tensor]:
     """The output and the gradients of q, k and v."""
     leaves = [x.clone().requires_grad_() for x in given]
-    with backend(room):
+    with kernels.backend(backend):
         o = landmark(*leaves, marks, **options)  # type: ignore[arg-type]
     weight = torch.randn(o.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(o)
     return [o.detach(), *torch.autograd.grad((o * weight).sum(), leaves)]
@@ -98,7 +98,7 @@ def test_the_best_blocks_are_chosen_and_the_earlier_of_equal_ones() -> None:
 def test_what_it_refuses(device: str) -> None:
     q, k, v = (x.to(device) for x in tensors(4, 4, 1, 1, 1))
     marks = regular(4, 2).to(device)
-    with backend("triton"):
+    with kernels.backend("triton"):
         with pytest.raises(BackendError, match="float64"):
             landmark(q, k, v, marks)
         with pytest.raises(BackendError, match="200 channels"):

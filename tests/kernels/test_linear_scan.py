@@ -1,4 +1,4 @@
-"""linear_scan and selective_scan: the chunked room against the definition, the definition against others' code, the cost."""
+"""linear_scan and selective_scan: the chunked back end against the definition, the definition against others' code, the cost."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels import backend
+import kernels
 from kernels.linear_scan import executed_flops, flops, linear_scan, selective_scan
 from tests.oracle import fla
 
@@ -53,10 +53,10 @@ def error(a: Tensor, b: Tensor) -> float:
     return float((a.detach().double() - b.detach()).norm() / b.detach().norm().clamp(min=1e-30))
 
 
-def run(op: Op, room: str, inputs: list[Tensor], *, autocast: bool = False, **options: Any) -> list[Tensor]:
+def run(op: Op, backend: str, inputs: list[Tensor], *, autocast: bool = False, **options: Any) -> list[Tensor]:
     """The output, the state, and the gradient of every input."""
     leaves = [i.detach().clone().requires_grad_() for i in inputs]
-    with backend(room), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with kernels.backend(backend), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         y, state = op(*leaves, **options)
     generator = torch.Generator().manual_seed(1)
     weights = [torch.randn(i.shape, generator=generator, dtype=torch.float64).to(i.dtype) for i in (y, state)]
@@ -69,7 +69,7 @@ CASES = [(linear_scan, linear_inputs), (selective_scan, selective_inputs)]
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("t", LENGTHS)
-def test_rooms_agree_on_more_decay(t: int, packed: bool) -> None:
+def test_backends_agree_on_more_decay(t: int, packed: bool) -> None:
     options = {"more": -0.3 * torch.rand(B, t, dtype=torch.float64), "reset": resets(t) if packed else None, "chunk": CHUNK}
     inputs = selective_inputs(t)
     right = run(selective_scan, "reference", inputs, **options)
@@ -82,8 +82,8 @@ def test_more_decay_is_a_factor_of_the_state() -> None:
     """Without steps and inputs a token leaves its factor of the state."""
     x, dt, A, key, query, state = selective_inputs(4)
     more = torch.tensor([[0.0, -0.5, 0.0, -0.25], [0.0, 0.0, 0.0, 0.0]]).double()
-    for room in ("reference", "chunked"):
-        with backend(room):
+    for backend in ("reference", "chunked"):
+        with kernels.backend(backend):
             _, after = selective_scan(x, torch.zeros_like(dt), A, key, query, state, more=more)
         assert error(after, state * torch.tensor([-0.75, 0.0]).double().exp()[:, None, None]) < 1e-12
 
@@ -92,7 +92,7 @@ def test_more_decay_is_a_factor_of_the_state() -> None:
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("t", LENGTHS)
 @pytest.mark.parametrize(("op", "inputs"), CASES)
-def test_rooms_agree(op: Op, inputs: Callable[..., list[Tensor]], t: int, packed: bool, chunk: int | None) -> None:
+def test_backends_agree(op: Op, inputs: Callable[..., list[Tensor]], t: int, packed: bool, chunk: int | None) -> None:
     options = {"reset": resets(t) if packed else None, "chunk": chunk}
     tensors = inputs(t)
     for a, b in zip(run(op, "chunked", tensors, **options), run(op, "reference", tensors, **options), strict=True):
@@ -116,8 +116,8 @@ def test_float32_keeps_its_digits(op: Op, inputs: Callable[..., list[Tensor]], p
 @pytest.mark.parametrize(("op", "inputs"), CASES)
 def test_a_state_can_start_and_needs_no_gradient(op: Op, inputs: Callable[..., list[Tensor]]) -> None:
     tensors = inputs(9)
-    for room in ("reference", "chunked"):
-        with backend(room), torch.no_grad():
+    for backend in ("reference", "chunked"):
+        with kernels.backend(backend), torch.no_grad():
             none, zero = op(*tensors[:-1]), op(*tensors[:-1], torch.zeros_like(tensors[-1]))
         for a, b in zip(none, zero, strict=True):
             assert torch.equal(a, b)
@@ -159,8 +159,8 @@ def test_training_keeps_few_states() -> None:
 def test_autocast_does_not_reach_the_scan() -> None:
     inputs = [i.float() for i in selective_inputs(20)]
     plain = run(selective_scan, "chunked", inputs)
-    for room in ("reference", "chunked"):
-        cast = run(selective_scan, room, inputs, autocast=True)
+    for backend in ("reference", "chunked"):
+        cast = run(selective_scan, backend, inputs, autocast=True)
         assert all(error(a, b.double()) < 1e-5 for a, b in zip(cast, plain, strict=True))
 
 
@@ -175,16 +175,16 @@ def test_bfloat16_activations_keep_a_float32_state() -> None:
 
 @pytest.mark.parametrize("t", [1, 20])
 def test_cost_is_what_is_spent(t: int) -> None:
-    for room, expected in (("reference", flops(t, C, N)), ("chunked", executed_flops(t, C, N))):
+    for backend, expected in (("reference", flops(t, C, N)), ("chunked", executed_flops(t, C, N))):
         x, dt, A, key, query, state = selective_inputs(t)
-        with backend(room), FlopCounterMode(display=False) as counter:
+        with kernels.backend(backend), FlopCounterMode(display=False) as counter:
             selective_scan(x[:1], dt[:1], A, key[:1], query[:1], state[:1])
             linear_scan(-dt, x)
         assert counter.get_total_flops() == expected
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
-def test_linear_scan_is_hgrn_of_fla(room: str) -> None:
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
+def test_linear_scan_is_hgrn_of_fla(backend: str) -> None:
     naive = fla("hgrn/naive.py").naive_recurrent_hgrn
     a, x, state = (i.float() for i in linear_inputs(20))
     leaves = [i.clone().requires_grad_() for i in (a, x)]
@@ -192,7 +192,7 @@ def test_linear_scan_is_hgrn_of_fla(room: str) -> None:
     weight = torch.randn_like(theirs)
     grads = torch.autograd.grad((theirs * weight).sum(), leaves)
     mine = [i.clone().requires_grad_() for i in (a, x)]
-    with backend(room):
+    with kernels.backend(backend):
         h, after = linear_scan(*mine, state)
     assert error(h, theirs.double()) < 1e-6
     assert error(after, last.double()) < 1e-6
@@ -200,8 +200,8 @@ def test_linear_scan_is_hgrn_of_fla(room: str) -> None:
         assert error(p, q.double()) < 1e-5
 
 
-@pytest.mark.parametrize("room", ["reference", "chunked"])
-def test_selective_scan_is_that_of_transformers(room: str) -> None:
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
+def test_selective_scan_is_that_of_transformers(backend: str) -> None:
     modeling = pytest.importorskip("transformers.models.mamba.modeling_mamba")
     leaves = [i.float().requires_grad_() for i in selective_inputs(20)[:-1]]
     x, dt, A, key, query = leaves
@@ -209,7 +209,7 @@ def test_selective_scan_is_that_of_transformers(room: str) -> None:
     theirs, last = modeling.mamba_selective_scan(swapped[0], swapped[1], A, swapped[2], swapped[3], return_last_state=True)
     weight = torch.randn(B, 20, C)
     expected = torch.autograd.grad((theirs.transpose(1, 2) * weight).sum(), leaves, retain_graph=True)
-    with backend(room):
+    with kernels.backend(backend):
         y, after = selective_scan(*leaves)
     assert error(y, theirs.transpose(1, 2).double()) < 1e-6
     assert error(after, last.double()) < 1e-6

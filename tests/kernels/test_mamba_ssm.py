@@ -1,4 +1,4 @@
-"""The rooms of mamba-ssm against the references: decay on its Triton kernels, selective_scan on its CUDA kernel or what stands for it."""
+"""mamba-ssm against the references: decay on its Triton kernels, selective_scan on its CUDA kernel or what stands for it."""
 
 import importlib
 import sys
@@ -94,9 +94,9 @@ def test_decay_reads_views_and_trains_parts(memory: ModuleType, device: str) -> 
     q, key, v = (x.unflatten(-1, (-1, k)) for x in joint.split([n * k, n * k, h * k], -1))
     weight = torch.randn(v.shape, dtype=torch.float64)
 
-    def gradient(room: ModuleType, place: str, dtype: torch.dtype) -> Tensor:
+    def gradient(backend: ModuleType, place: str, dtype: torch.dtype) -> Tensor:
         leaf = v.to(place, dtype).requires_grad_()
-        o, _ = room.decay(q.to(place, dtype), key.to(place, dtype), leaf)
+        o, _ = backend.decay(q.to(place, dtype), key.to(place, dtype), leaf)
         return torch.autograd.grad((o * weight.to(o)).sum(), leaf)[0]
 
     right = gradient(decay_reference, "cpu", torch.float64)
@@ -193,8 +193,8 @@ def test_selective_scan_takes_what_needs_a_gradient_only(scan: ModuleType, devic
             for where, dtype in (("cpu", torch.float64), (device, torch.float32))
         )
         grads = [
-            torch.autograd.grad(sum(x.square().sum() for x in room.selective_scan(*leaves)), leaves[place])[0]
-            for room, leaves in ((scan_reference, right), (scan, got))
+            torch.autograd.grad(sum(x.square().sum() for x in backend.selective_scan(*leaves)), leaves[place])[0]
+            for backend, leaves in ((scan_reference, right), (scan, got))
         ]
         assert_same([grads[1]], [grads[0]], 1e-5)
 

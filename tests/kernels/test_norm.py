@@ -1,15 +1,15 @@
-"""The root-mean-square norm: both rooms against torch's rms_norm, values and gradients, grouped, without a weight, in every dtype."""
+"""The root-mean-square norm: both back ends against torch's rms_norm, values and gradients, grouped, without a weight, in every dtype."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import backend
+import kernels
 from kernels.norm import rms_norm
 
 D = 12
-ROOMS = ("reference", "chunked")
+BACKENDS = ("reference", "chunked")
 GROUPS = (1, 3)
 
 
@@ -29,21 +29,21 @@ def inputs(shape: tuple[int, ...], affine: bool, dtype: torch.dtype = torch.floa
     return [i.to(dtype).requires_grad_() for i in leaves]
 
 
-def run(room: str, leaves: list[Tensor], groups: int, dy: Tensor) -> list[Tensor]:
+def run(backend: str, leaves: list[Tensor], groups: int, dy: Tensor) -> list[Tensor]:
     """y and the gradient of every leaf."""
-    with backend(room):
+    with kernels.backend(backend):
         y = rms_norm(leaves[0], *leaves[1:], groups=groups, eps=1e-3)
     return [y, *torch.autograd.grad(y, leaves, dy.to(y.dtype))]
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("groups", GROUPS)
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("shape", [(), (1,), (3, 5), (2, 3, 4)])
-def test_norm_is_that_of_torch(room: str, groups: int, affine: bool, shape: tuple[int, ...]) -> None:
+def test_norm_is_that_of_torch(backend: str, groups: int, affine: bool, shape: tuple[int, ...]) -> None:
     leaves, dy = inputs(shape, affine), torch.randn(*shape, D, dtype=torch.float64)
     y = expected(leaves[0], leaves[1] if affine else None, groups, 1e-3)
-    for a, b in zip(run(room, leaves, groups, dy), [y, *torch.autograd.grad(y, leaves, dy)], strict=True):
+    for a, b in zip(run(backend, leaves, groups, dy), [y, *torch.autograd.grad(y, leaves, dy)], strict=True):
         assert a.shape == b.shape
         assert error(a, b) < 1e-13
 
@@ -56,22 +56,22 @@ def test_gradcheck(groups: int, affine: bool) -> None:
 
 
 @pytest.mark.parametrize("groups", GROUPS)
-@pytest.mark.parametrize("room", ROOMS)
-def test_dtypes(room: str, groups: int) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dtypes(backend: str, groups: int) -> None:
     """float32 to its own rounding; bfloat16 inputs and an autocast around give what float32 gives, rounded once."""
     dy = torch.randn(40, D, dtype=torch.float64)
     leaves = inputs((40,), True, torch.float32)
-    exact = run(room, [i.detach().double().requires_grad_() for i in leaves], groups, dy)
-    for a, b in zip(run(room, leaves, groups, dy), exact, strict=True):
+    exact = run(backend, [i.detach().double().requires_grad_() for i in leaves], groups, dy)
+    for a, b in zip(run(backend, leaves, groups, dy), exact, strict=True):
         assert a.dtype == torch.float32
         assert error(a.double(), b) < 1e-6
     with torch.autocast("cpu", torch.bfloat16):
-        for a, b in zip(run(room, leaves, groups, dy), exact, strict=True):
+        for a, b in zip(run(backend, leaves, groups, dy), exact, strict=True):
             assert a.dtype == torch.float32
             assert error(a.double(), b) < 1e-6
     half = [leaves[0].detach().bfloat16().requires_grad_(), leaves[1]]
-    same = run(room, [half[0].detach().double().requires_grad_(), leaves[1].detach().double().requires_grad_()], groups, dy.bfloat16())
-    got = run(room, half, groups, dy)
+    same = run(backend, [half[0].detach().double().requires_grad_(), leaves[1].detach().double().requires_grad_()], groups, dy.bfloat16())
+    got = run(backend, half, groups, dy)
     assert [i.dtype for i in got] == [torch.bfloat16, torch.bfloat16, torch.float32]
     assert all(error(a.double(), b.double()) < 4e-3 for a, b in zip(got, same, strict=True))
 

@@ -14,6 +14,7 @@ from kernels.delta import delta, dplr
 from kernels.landmark import landmark
 from kernels.linear_scan import linear_scan, selective_scan
 from kernels.opaque import _forward, _layouts
+from kernels.running_max import running_max
 
 B, T, N, H, K, V, C, S = 2, 9, 2, 4, 6, 10, 5, 3
 
@@ -91,8 +92,14 @@ def _core_context() -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
     return core_context, [q, k, v, *cores, torch.arange(T).expand(B, T)], {"group": 2, "local": 2}
 
 
+def _running_max() -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
+    return running_max, [gate(B, T, C), leaf(B, T, C)], {"start": 0.0, "reset": packed()}
+
+
 @pytest.mark.parametrize(
-    "build", [_decay, _delta, _dplr, _linear, _selective, _attention, _differential, _landmark, _core_context], ids=lambda f: f.__name__[1:]
+    "build",
+    [_running_max, _decay, _delta, _dplr, _linear, _selective, _attention, _differential, _landmark, _core_context],
+    ids=lambda f: f.__name__[1:],
 )
 def test_the_node_is_the_operation(build: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     function, args, kwargs = build()

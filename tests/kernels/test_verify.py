@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kernels.backends import serve
 from kernels.conv import conv
-from kernels.decay import ROOMS, decay
+from kernels.decay import BACKENDS, decay
 from kernels.verify import KernelError, verified
 
 
@@ -47,11 +47,11 @@ def test_a_wrong_operation_is_named(wrong: object, what: str) -> None:
 
 
 def test_a_difference_below_the_tolerance_passes_in_its_dtype_only() -> None:
-    rooms = {"chunked": lambda x: x.square() * (1 + 1e-3), "reference": right}
+    backends = {"chunked": lambda x: x.square() * (1 + 1e-3), "reference": right}
     with verified():
-        serve("square", rooms, torch.randn(8, requires_grad=True, dtype=torch.bfloat16))
+        serve("square", backends, torch.randn(8, requires_grad=True, dtype=torch.bfloat16))
         with pytest.raises(KernelError):
-            serve("square", rooms, torch.randn(8, requires_grad=True))
+            serve("square", backends, torch.randn(8, requires_grad=True))
 
 
 def test_the_step_itself_is_not_touched() -> None:
@@ -68,7 +68,7 @@ def test_the_step_itself_is_not_touched() -> None:
 
 
 def test_what_the_reference_serves_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ROOMS, "chunked", None)
+    monkeypatch.setitem(BACKENDS, "chunked", None)
     from kernels import backend
 
     x = torch.randn(1, 3, 1, 2)

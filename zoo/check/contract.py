@@ -8,6 +8,7 @@ back end = the reference; the ledger's row = what is really built, spent and hel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,8 @@ from blocks.context import TEXT
 from blocks.keys import Keys
 from blocks.state import detach, state_bytes
 from kernels import backend
+from kernels.backends import observed
+from kernels.decay import strong_flops
 from zoo.check.fixtures import LENGTH, Piece, Subject, cut_up, random_piece, read, scrambled
 
 TOLERANCE = 1e-9  # relative, float64
@@ -177,7 +180,8 @@ def check_chunked(subject: Subject) -> float:
 
 
 def check_ledger(subject: Subject) -> float:
-    """Parameters, FLOPs (reference), executed FLOPs (chunked) and state bytes at several lengths, by equality; the idle ones are idle."""
+    """Parameters, FLOPs (reference), executed FLOPs (chunked) and state bytes at several lengths, by equality; the idle ones are idle.
+    The ledger's executed FLOPs are those of mild decays; what the strong ones of this text change is added (kernels/decay/cost.py)."""
     single = subject.rebuilt()
     for length in LEDGER_LENGTHS:
         piece = random_piece(subject, length, batch=1)
@@ -185,9 +189,11 @@ def check_ledger(subject: Subject) -> float:
         kinds = [TEXT] * length if piece.kinds is None else piece.kinds[0].tolist()
         cost = subject.config.cost_of_kinds(subject.d_model, kinds)
         state, flops = _counted(single, piece, "reference")
+        with _strong_flops() as strong:
+            _, executed = _counted(single, piece, "chunked")
         _equal("params", cost.params, sum(p.numel() for p in single.block.parameters()), length)
         _equal("flops", cost.flops, flops, length)
-        _equal("executed_flops", cost.executed_flops, _counted(single, piece, "chunked")[1], length)
+        _equal("executed_flops", cost.executed_flops + sum(strong), executed, length)
         _equal("state_bytes", cost.state_bytes, state_bytes(detach(state)), length)
     idle, unmet = subject.config.cost(subject.d_model, LENGTH).idle_params, _unmet(subject)
     if idle > unmet:  # what a token meets may still have no gradient
@@ -207,6 +213,19 @@ def _counted(subject: Subject, piece: Piece, backend_name: str) -> tuple[Any, in
     with backend(backend_name), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=SDPA_ON_CPU) as counter:
         _, state, _ = read(subject, [piece])
     return state, counter.get_total_flops()
+
+
+@contextmanager
+def _strong_flops() -> Iterator[list[int]]:
+    """What the decays inside this `with` change in the executed FLOPs of each call of `decay`."""
+    changes: list[int] = []
+
+    def watch(operation: str, _: str, __: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if operation == "decay":
+            changes.append(strong_flops(*args, **kwargs))
+
+    with observed(watch):
+        yield changes
 
 
 def _sdpa_flops(q: Any, k: Any, v: Any, *_: Any, out_val: Any = None, **__: Any) -> int:

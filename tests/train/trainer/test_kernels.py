@@ -30,30 +30,30 @@ def test_verifying_changes_no_number(tmp_path: Path) -> None:
 
 
 def test_a_wrong_operation_stops_the_run_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = kernels.decay.ROOMS["chunked"]
+    room = kernels.decay.BACKENDS["chunked"]
 
     def wrong(q: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
         o, state = room(q, *args, **kwargs)
         return torch.where(torch.arange(o.shape[1])[:, None, None] == 3, 0, o), state
 
-    monkeypatch.setitem(kernels.decay.ROOMS, "chunked", wrong)
+    monkeypatch.setitem(kernels.decay.BACKENDS, "chunked", wrong)
     with pytest.raises(KernelError, match="decay: backend 'chunked' differs from the reference in output 0"):
         train_run(spec(verify=True), tmp_path, source=FakeSource())
     assert not (tmp_path / "summary.json").exists()
-    monkeypatch.setitem(kernels.decay.ROOMS, "chunked", room)
+    monkeypatch.setitem(kernels.decay.BACKENDS, "chunked", room)
     assert train_run(spec(verify=True), tmp_path, source=FakeSource()).status == "done"
 
 
 def test_the_backend_is_the_one_of_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for room in ("chunked", "reference"):
         used = []
-        own = kernels.decay.ROOMS[room]
+        own = kernels.decay.BACKENDS[room]
 
         def counted(*args: object, own: object = own, used: list = used, **kwargs: object) -> object:
             used.append(1)
             return own(*args, **kwargs)
 
-        monkeypatch.setitem(kernels.decay.ROOMS, room, counted)
+        monkeypatch.setitem(kernels.decay.BACKENDS, room, counted)
         train_run(spec(backend=room), tmp_path / room, source=FakeSource())
         assert used
         monkeypatch.undo()

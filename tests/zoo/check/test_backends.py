@@ -28,13 +28,13 @@ def test_a_library_back_end_without_its_machine_says_so(capsys: pytest.CaptureFi
 
 
 def test_a_wrong_back_end_is_caught(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    chunked = kernels.decay.ROOMS["chunked"]
+    chunked = kernels.decay.BACKENDS["chunked"]
 
     def wrong(q: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
         o, state = chunked(q, *args, **kwargs)
         return torch.roll(o, 1, 1), state
 
-    monkeypatch.setitem(kernels.decay.ROOMS, "chunked", wrong)
+    monkeypatch.setitem(kernels.decay.BACKENDS, "chunked", wrong)
     with pytest.raises(ContractError, match=r"'chunked'.*differs from the reference"):
         list(check_backends(config_class("gla")(), 32, ("chunked",)))
     with pytest.raises(SystemExit, match="1"):
