@@ -1,9 +1,9 @@
 """MiniMax-01 (arXiv:2501.08313): lightning attention among softmax attention, experts, and a normed stream that sub-layers are added to.
 
 The published checkpoints (MiniMax-Text-01, MiniMax-M1) name things as their own code does and turn `rotary_dim` = 64 of the 128
-dimensions of a head. The class of transformers 5 turns whole heads whatever config.json says: it is not quite the published model. We
-are, where config.json says rotary_dim or partial_rotary_factor (such a model is not written for that class), and are as the class where
-it says neither.
+dimensions of a head. The class of transformers 5 turns whole heads whatever config.json says: it is not quite the published model. The
+zoo computes the published model where config.json says rotary_dim or partial_rotary_factor (such a model is not written for that class),
+and what the class computes where it says neither.
 """
 
 from __future__ import annotations
