@@ -152,7 +152,7 @@ def test_only_what_is_asked_for(gate: str) -> None:
 def test_the_form_for_any_decay_agrees_on_mild_ones(gate: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = inputs(19, gate)
     right = results("reference", given, None, torch.float64)
-    monkeypatch.setattr(chunked, "_mild_size", lambda g, size: None)
+    monkeypatch.setattr(chunked, "mild_size", lambda g, size: None)
     assert_same(results("chunked", given, None, torch.float64), right, 1e-10)
 
 

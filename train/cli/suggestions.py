@@ -38,12 +38,12 @@ def keys(values: Any, kind: Any = None, place: str = "") -> Iterator[str]:
 
 def _types(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Name -> type of what a mapping may hold."""
+    if typing.get_origin(kind) is dict:
+        return dict.fromkeys(values, typing.get_args(kind)[1])
     for option in (kind, *typing.get_args(kind)):
         if dataclasses.is_dataclass(option):
             hints = typing.get_type_hints(option)
             return {field.name: hints[field.name] for field in dataclasses.fields(option) if field.init}
-    if typing.get_origin(kind) is dict:
-        return dict.fromkeys(values, typing.get_args(kind)[1])
     return {}
 
 

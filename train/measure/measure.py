@@ -35,7 +35,7 @@ def parse_measure(
     """
     require(isinstance(spec, Mapping), place, spec, "must be a mapping of the measure's fields, {} for its defaults")
     kind = spec.get("measure", name)
-    require(kind in MEASURES, f"{place}.measure", kind, "no such measure", f"Measures: {', '.join(MEASURES)}")
+    require(kind in MEASURES, f"{place}.measure", kind, "there is no such measure", f"Measures: {', '.join(MEASURES)}")
     values = {key: value for key, value in spec.items() if key != "measure"}
     keys = {f.name for f in fields(MEASURES[kind].Config)}
     if "bytes_per_token" in keys and bytes_per_token is not None:

@@ -151,7 +151,7 @@ def test_a_length_is_assumed(tmp_path: Path, words: list[str], monkeypatch: pyte
     [
         (["collapse"], "holds no tokenizer.json, and 20 ids are no bytes"),
         (["collapse", "data.kind=text", "data.path=text"], "holds no tokenizer.json, and 20 ids are no bytes"),
-        (["recall", "recall.sizes=[[16,2]]", "--out", "hf/config.json/x"], "rows can't be kept here"),
+        (["recall", "recall.sizes=[[16,2]]", "--out", "hf/config.json/x"], "rows can't be written here"),
     ],
 )
 def test_where_it_can_not(tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:

@@ -100,7 +100,7 @@ def test_interrupted_it_goes_on(folder: Path, trained: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["collaps"], "measure = 'collaps': no such measure"),
+        (["collaps"], "measure = 'collaps': there is no such measure"),
         (["loss", "windw=3"], "loss.windw: loss has no such key. did you mean window?"),
         (["collapse", "times=900"], "collapse.min_length"),
         (["loss", "model.blocks.R.d_state=4"], "the model's is"),

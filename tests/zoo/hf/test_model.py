@@ -32,6 +32,8 @@ def test_the_same_logits_and_weights_after_every_round_trip(name: str, tmp_path:
         expected, weights = weights_of(model), weights_of(other)
         assert expected.keys() == weights.keys()
         assert all(torch.equal(t, weights[n]) for n, t in expected.items())
+    for parameter in hf.parameters():  # where transformers maps weights into memory some BLAS sum in another order
+        parameter.data = parameter.data.clone()
     assert torch.equal(hf(ids).logits, model(ids)[0])
 
 
